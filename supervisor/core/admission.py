@@ -1,0 +1,214 @@
+"""Whether a submitted task is let in, and where it waits. Pure: gives a value, changes nothing.
+
+1. The disk takes records and the daemon is not stopping.
+2. A pool serves this engine and model; it does this workload, this profile and at least this `ctx` (ORCH-3014).
+3. A set of such pools serves now, or could not yet: POOL_UNREADY, POOL_UNAVAILABLE.
+4. Prompt and generation fit the context of a slot as the engine reports it (ORCH-3015): the prompt's bytes bound its
+   tokens, so only a prompt that might not fit is tokenized.
+5. It would start before its deadline.
+6. There is room, or the full-queue policy makes room (ORCH-3004, ORCH-3005).
+"""
+
+from msgspec import Struct
+
+from supervisor.core.lifecycle import Phase
+from supervisor.core.refusals import Refused
+from supervisor.core.replicas import Replica, ReplicaSet, Wanted
+from supervisor.core.state import State
+from supervisor.core.tasks import Task
+from supervisor.wire.codes import Code, FullPolicy, Priority, Reason
+
+PROMPT_TOKENS_EXTRA = 8
+RETRY_LOADING_MS = 2_000
+RETRY_UNAVAILABLE_MS = 10_000
+RETRY_FULL_MS = 1_000
+RETRY_DISK_MS = 5_000
+
+
+class Admitted(Struct, frozen=True):
+    """The task may wait in this set; `victim` is dropped for it."""
+
+    home: ReplicaSet
+    queue_position: int
+    predicted_start_ms: int | None
+    victim: Task | None = None
+    policy: FullPolicy | None = None
+
+
+class MustCount(Struct, frozen=True):
+    """The prompt might not fit: this replica's engine has to tokenize it first."""
+
+    replica: Replica
+
+
+def admit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = None) -> Admitted | MustCount | Refused:
+    """Decide on a task; `prompt_tokens` is given once the engine has counted."""
+    if refused := _refuse_by_host(state):  # 1
+        return refused
+    pools = _feasible_pools(state, task)  # 2
+    if isinstance(pools, Refused):
+        return pools
+    home = _serving_set(state, pools)  # 3
+    if home is None:
+        return refuse_unserved(state, pools, now_ms)
+    over = _check_budget(task, home, prompt_tokens)  # 4
+    if over is not None:
+        return over
+    return _make_room(task, home, now_ms)  # 5, 6
+
+
+def _refuse_by_host(state: State) -> Refused | None:
+    if state.halt_deadline_ms is not None:
+        return Refused(
+            code=Code.POOL_UNAVAILABLE,
+            reason=Reason.SHUTDOWN,
+            message="The daemon is stopping.",
+            retry_after_ms=RETRY_LOADING_MS,
+        )
+    if not state.is_journal_writable:
+        return Refused(
+            code=Code.POOL_UNAVAILABLE,
+            reason=Reason.DISK,
+            message="New tasks cannot be stored now.",
+            retry_after_ms=RETRY_DISK_MS,
+        )
+    return None
+
+
+def _invalid(task: Task, reason: Reason, message: str) -> Refused:
+    return Refused(code=Code.INVALID_PARAMS, reason=reason, message=message, engine=task.engine)
+
+
+def _feasible_pools(state: State, task: Task) -> tuple[Replica, ...] | Refused:
+    pool_ids = state.routes.get((task.engine, task.model_ref), ())
+    if not pool_ids:
+        return _invalid(task, Reason.MODEL, f"No pool serves this model with engine {task.engine}.")
+    pools = tuple(state.replicas[pool_id] for pool_id in pool_ids)
+    pools = tuple(pool for pool in pools if task.workload in pool.plan.workloads)
+    if not pools:
+        return _invalid(task, Reason.WORKLOAD, f"No pool of this model does {task.workload}.")
+    pools = tuple(pool for pool in pools if task.sampler_profile_version in (None, pool.plan.sampler_profile_version))
+    if not pools:
+        return _invalid(task, Reason.FIELD, "sampler_profile_version: no pool of this model has this profile.")
+    limits = [pool.plan.ctx or pool.ctx_per_slot or task.ctx for pool in pools]
+    fitting = tuple(pool for pool, limit in zip(pools, limits, strict=True) if task.ctx <= limit)
+    return fitting or _invalid(task, Reason.CTX, f"ctx: {task.ctx} is above the model's limit of {max(limits)} tokens.")
+
+
+def _serving_set(state: State, pools: tuple[Replica, ...]) -> ReplicaSet | None:
+    """The set with the least waiting per slot, then the smallest context, then the name."""
+    set_ids = {pool.set_key.set_id for pool in pools if pool.is_serving}
+    homes = [state.sets[set_id] for set_id in set_ids]
+    return min(
+        homes,
+        key=lambda home: (home.occupied_total / home.slots_serving, home.key.ctx or 0, home.set_id),
+        default=None,
+    )
+
+
+def refuse_unserved(state: State, pools: tuple[Replica, ...], now_ms: float) -> Refused:
+    """Why nothing serves, and when to try again: the most hopeful pool speaks for all."""
+    best = min(pools, key=lambda pool: (not pool.can_come_back, pool.wanted is not Wanted.DRAIN, pool.pool_id))
+    wait_ms = max(best.due_ms - now_ms, 0) if best.due_ms is not None and best.phase is Phase.BACKOFF else 0
+    code, reason, message, retry_ms = _describe_unserved(state, best, wait_ms)
+    return Refused(
+        code=code,
+        reason=reason,
+        message=message,
+        retry_after_ms=retry_ms,
+        engine=best.plan.engine,
+        pool_id=best.pool_id,
+    )
+
+
+def _describe_unserved(state: State, pool: Replica, wait_ms: float) -> tuple[Code, Reason, str, int]:
+    name = pool.pool_id
+    if pool.phase is Phase.UNPLACED:
+        reason = Reason.NO_GPU if state.gpu_cause else Reason.GPU_LOST
+        return Code.POOL_UNAVAILABLE, reason, f"Pool {name} has no usable GPU.", RETRY_UNAVAILABLE_MS
+    if pool.wanted is Wanted.DRAIN:
+        return Code.POOL_UNREADY, Reason.DRAINING, f"Pool {name} is drained.", RETRY_UNAVAILABLE_MS
+    if pool.phase in (Phase.BROKEN, Phase.OFF):
+        return Code.POOL_UNAVAILABLE, Reason.ENGINE, f"Pool {name} failed too often.", RETRY_UNAVAILABLE_MS
+    retry_ms = round(wait_ms) + RETRY_LOADING_MS
+    return Code.POOL_UNREADY, Reason.LOADING, f"Pool {name} is not ready yet.", retry_ms
+
+
+def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> MustCount | Refused | None:
+    replica = next(member for member in home.members if member.is_serving)
+    room = min(replica.ctx_per_slot, task.ctx) - task.max_tokens
+    if prompt_tokens is None:
+        if task.prompt_bytes + PROMPT_TOKENS_EXTRA <= room:
+            return None
+        if room > 0:
+            return MustCount(replica)
+    elif prompt_tokens <= room:
+        return None
+    return _invalid(
+        task,
+        Reason.TOKEN_BUDGET,
+        f"Prompt{f' of {prompt_tokens} tokens' if prompt_tokens else ''} and max_tokens {task.max_tokens} do not fit "
+        f"a context of {min(replica.ctx_per_slot, task.ctx)} tokens.",
+    )
+
+
+def predict_start(home: ReplicaSet, priority: Priority) -> int | None:
+    """Milliseconds until a newcomer of this class starts; None rather than a guess."""
+    running = sum(len(member.runs) for member in home.members if member.is_serving)
+    is_free = not home.occupied_total and running < home.slots_serving
+    ahead = home.waiting.expected_tokens_ahead(priority)
+    return home.forecast.start_in_ms(ahead, home.slots_serving, has_free_slot=is_free)
+
+
+def _make_room(task: Task, home: ReplicaSet, now_ms: float) -> Admitted | Refused:
+    predicted = predict_start(home, task.priority)
+    if predicted is not None and now_ms + predicted > task.deadline_at_ms:  # 5
+        message = "It would not start before its deadline."
+        return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, predicted)
+    reason = _bound_hit(task, home)  # 6
+    position = home.waiting.position_of_newcomer(task.priority) + home.occupied_total - len(home.waiting)
+    if reason is None:
+        return Admitted(home, position, predicted)
+    return _apply_policy(task, home, reason, Admitted(home, max(position - 1, 0), predicted))
+
+
+def _bound_hit(task: Task, home: ReplicaSet) -> Reason | None:
+    if home.waiting.size_bytes + home.reserved_bytes + task.size_bytes > home.bytes_max:
+        return Reason.QUEUE_BYTES
+    is_full = home.occupied_total >= home.capacity_total
+    return Reason.QUEUE_FULL if is_full or home.occupied(task.priority) >= home.capacity(task.priority) else None
+
+
+def _apply_policy(task: Task, home: ReplicaSet, reason: Reason, admitted: Admitted) -> Admitted | Refused:
+    policy = home.members[0].plan.full_policy
+    code, victim = Code.ADMISSION_REJECT, None
+    match policy:
+        case FullPolicy.REJECT:
+            pass
+        case FullPolicy.DROP_LRU:
+            code, victim = Code.QUEUE_FULL_DROP_LRU, home.waiting.oldest()
+        case FullPolicy.SHED_LOW_PRIORITY:
+            victim = home.waiting.newest_below(task.priority)
+    if victim is not None and _fits_without(victim, task, home):
+        return Admitted(home, admitted.queue_position, admitted.predicted_start_ms, victim, policy)
+    return _full(task, home, code, reason, "The queue is full.", admitted.predicted_start_ms)
+
+
+def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
+    """Whether dropping the one victim is enough; a newcomer never drops two."""
+    size = home.waiting.size_bytes + home.reserved_bytes - victim.size_bytes + task.size_bytes
+    own = home.occupied(task.priority) - (victim.priority is task.priority)
+    return size <= home.bytes_max and home.occupied_total <= home.capacity_total and own < home.capacity(task.priority)
+
+
+def _full(task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, predicted_ms: int | None) -> Refused:
+    per_task_ms = home.forecast.ms_per_token * task.expected_tokens / max(home.slots_serving, 1)
+    return Refused(
+        code=code,
+        reason=reason,
+        message=message,
+        retry_after_ms=max(round(per_task_ms), RETRY_FULL_MS) if reason is not Reason.DEADLINE else predicted_ms,
+        policy=home.members[0].plan.full_policy,
+        engine=task.engine,
+        pool_id=home.members[0].pool_id,
+    )

@@ -1,0 +1,186 @@
+"""The conductor: `handle(event, now_ms) -> effects`. Routes each event to the machine that owns it, then settles.
+
+Events about a worker or a run of the past are dropped here. Time is an argument; there is one timer, `next_due_ms`.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, assert_never
+
+from supervisor.core import dispatch, endings, intake, operator, runs, workers
+from supervisor.core import events as ev
+from supervisor.core.agenda import Alarm, Entry
+from supervisor.core.effects import Effect
+from supervisor.core.lifecycle import Signal
+from supervisor.core.plan import HostPlan, PoolPlan
+from supervisor.core.replicas import Replica
+from supervisor.core.state import State, build
+from supervisor.core.tasks import Waiting
+from supervisor.wire.codes import Code, Reason
+
+E = TypeVar("E")
+Handler = Callable[[State, E, float], None]
+
+
+class Conductor:
+    """The core of one daemon. Not thread-safe: one loop calls it, one event at a time."""
+
+    def __init__(self, plans: tuple[PoolPlan, ...], host: HostPlan | None = None) -> None:
+        self.state = build(plans, host or HostPlan())
+
+    def handle(self, event: ev.Event, now_ms: float) -> list[Effect]:
+        """Take one event; gives what is to be done about it, in order. `now_ms` never goes backwards."""
+        _HANDLERS[type(event)](self.state, event, now_ms)
+        self._settle(now_ms)
+        effects, self.state.out = self.state.out, []
+        return effects
+
+    def next_due_ms(self) -> float | None:
+        """When TimePassed is next wanted; None for never."""
+        return self.state.agenda.next_due_ms()
+
+    def _settle(self, now_ms: float) -> None:
+        if self.state.dirty:
+            dispatch.next_moves(self.state, now_ms)
+        if self.state.halt_deadline_ms is not None:
+            operator.settle_halt(self.state, now_ms)
+
+
+def _pass_time(state: State, _: ev.TimePassed, now_ms: float) -> None:
+    while (entry := state.agenda.pop_due(now_ms)) is not None:
+        _fire(state, entry, now_ms)
+
+
+def _fire(state: State, entry: Entry, now_ms: float) -> None:
+    _, alarm, key = entry
+    match alarm:
+        case Alarm.TASK_DEADLINE:
+            _fire_deadline(state, key, now_ms)
+        case Alarm.RUN_WALL:
+            runs.note_wall(state, int(key))
+        case Alarm.READERS_GONE:
+            runs.note_grace_over(state, key, now_ms)
+        case Alarm.WORKER_PHASE:
+            workers.note_due(state, state.replicas[key], now_ms)
+        case Alarm.WORKER_STABLE:
+            incarnation, pool_id = key.split(" ", 1)
+            workers.note_stable(state.replicas[pool_id], int(incarnation))
+        case Alarm.DRAIN_DEADLINE:
+            operator.note_drain_deadline(state, state.replicas[key], now_ms)
+        case Alarm.HALT_DEADLINE:
+            operator.note_halt_deadline(state, now_ms)
+        case Alarm.RETENTION:
+            endings.expire(state, now_ms)
+        case _:
+            assert_never(alarm)
+
+
+def _fire_deadline(state: State, job_id: str, now_ms: float) -> None:
+    """A waiting task's deadline has come: it ends now, not when a slot frees (CONTRACT §2)."""
+    task = state.tasks.get(job_id)
+    if task is not None and isinstance(task.phase, Waiting) and task.deadline_at_ms <= now_ms:
+        state.set_of(task).waiting.remove(task)
+        message = "The deadline was reached before the task was dispatched."
+        endings.fail(state, task, Code.DECODE_TIMEOUT, Reason.DEADLINE, message, 1_000)
+
+
+def _current(state: State, pool_id: str, incarnation: int) -> Replica | None:
+    replica = state.replicas[pool_id]
+    return replica if replica.incarnation == incarnation else None
+
+
+def _give(state: State, event: ev.EngineHealthy | ev.EngineTested | ev.EngineStopped, now_ms: float) -> None:
+    signals = {
+        ev.EngineHealthy: Signal.HEALTHY,
+        ev.EngineTested: Signal.TESTED,
+        ev.EngineStopped: Signal.STOPPED,
+    }
+    if replica := _current(state, event.pool_id, event.incarnation):
+        workers.give(state, replica, signals[type(event)], now_ms)
+
+
+def _fail_step(state: State, event: ev.StepFailed | ev.EngineExited, now_ms: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        signal = Signal.EXITED if isinstance(event, ev.EngineExited) else Signal.STEP_FAILED
+        workers.give(state, replica, signal, now_ms, event.cause)
+
+
+def _note_model(state: State, event: ev.ModelVerified, now_ms: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        workers.note_model_verified(state, replica, event, now_ms)
+
+
+def _note_spawned(state: State, event: ev.EngineSpawned, now_ms: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        workers.note_spawned(state, replica, event, now_ms)
+
+
+def _note_inspected(state: State, event: ev.EngineInspected, now_ms: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        workers.note_inspected(state, replica, event, now_ms)
+
+
+def _note_step(state: State, event: ev.StepPassed, now_ms: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        workers.note_step_passed(replica, event, now_ms)
+
+
+def _note_slots_idle(state: State, event: ev.SlotsSeenIdle, _: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        runs.note_slots_idle(state, replica, event)
+
+
+def _note_slot_stuck(state: State, event: ev.SlotStuck, now_ms: float) -> None:
+    """The engine decodes on for nobody: only a new worker gives the slot back (CONTRACT §4)."""
+    replica = _current(state, event.pool_id, event.incarnation)
+    if replica is not None and event.run_id in replica.freeing:
+        workers.give(state, replica, Signal.REPLACE, now_ms, "a slot was not freed after a cancel")
+
+
+def _note_finishes(state: State, event: ev.FinishesCommitted, now_ms: float) -> None:
+    for job_id, log_bytes in zip(event.job_ids, event.log_bytes, strict=True):
+        endings.note_committed(state, job_id, log_bytes, now_ms)
+
+
+def _note_journal(state: State, event: ev.JournalChanged, _: float) -> None:
+    state.is_journal_writable = event.is_writable
+    state.journal_cause = event.cause
+
+
+def _ignore(_state: State, _event: ev.FirstTokenCame, _now_ms: float) -> None:
+    """A fact for the metrics alone."""
+
+
+_HANDLERS: dict[type, Callable[..., None]] = {
+    ev.TaskSubmitted: lambda state, event, now_ms: intake.submit(state, event.task, now_ms),
+    ev.TokensCounted: intake.note_tokens_counted,
+    ev.AcceptsCommitted: lambda state, event, _: intake.note_accepts_committed(state, event),
+    ev.AcceptsFailed: lambda state, event, _: intake.note_accepts_failed(state, event),
+    ev.FinishesCommitted: _note_finishes,
+    ev.JournalChanged: _note_journal,
+    ev.CancelRequested: lambda state, event, _: intake.cancel(state, event),
+    ev.ReadersLeft: runs.note_readers_left,
+    ev.ReadersCame: lambda state, event, _: runs.note_readers_came(state, event),
+    ev.FirstTokenCame: _ignore,
+    ev.RunFinished: runs.note_finished,
+    ev.RunFailed: lambda state, event, _: runs.note_failed(state, event),
+    ev.RunStalled: lambda state, event, _: runs.note_stalled(state, event),
+    ev.RunAborted: lambda state, event, _: runs.note_aborted(state, event),
+    ev.SlotsSeenIdle: _note_slots_idle,
+    ev.SlotStuck: _note_slot_stuck,
+    ev.DevicesSeen: workers.note_devices,
+    ev.DevicesUnknown: workers.note_devices_unknown,
+    ev.ModelVerified: _note_model,
+    ev.EngineSpawned: _note_spawned,
+    ev.EngineHealthy: _give,
+    ev.EngineInspected: _note_inspected,
+    ev.StepPassed: _note_step,
+    ev.EngineTested: _give,
+    ev.StepFailed: _fail_step,
+    ev.EngineExited: _fail_step,
+    ev.EngineStopped: _give,
+    ev.DrainRequested: operator.drain,
+    ev.ResumeRequested: operator.resume,
+    ev.HaltRequested: operator.halt,
+    ev.TasksRestored: intake.restore,
+    ev.TimePassed: _pass_time,
+}

@@ -1,0 +1,60 @@
+"""What can move now? The one place that answers, for an arrival, a completion, a cancel and a drain alike.
+
+Only sets that were marked dirty are looked at: nothing else can have become movable. A slot is reserved in the same
+step that returns the effect. The head of the queue is never passed by: a strict task that needs an empty worker holds
+its set until it has one.
+"""
+
+from supervisor.core import placement
+from supervisor.core.agenda import Alarm
+from supervisor.core.effects import CommitAttempt, StartRun
+from supervisor.core.replicas import Replica, ReplicaSet
+from supervisor.core.state import State
+from supervisor.core.tasks import Running, Task
+
+
+def next_moves(state: State, now_ms: float) -> None:
+    """Give waiting tasks to free slots until nothing moves."""
+    while state.dirty:
+        home = state.sets[state.dirty.pop()]
+        if state.halt_deadline_ms is None:
+            _fill(state, home, now_ms)
+
+
+def _fill(state: State, home: ReplicaSet, now_ms: float) -> None:
+    while (task := home.waiting.head(now_ms)) is not None:
+        replica = placement.choose(task, home.members)
+        if replica is None:
+            return
+        home.waiting.take(task)
+        state.agenda.note_pointless(state.is_live)
+        _start(state, replica, task, now_ms)
+
+
+def _start(state: State, replica: Replica, task: Task, now_ms: float) -> None:
+    run_id = state.next_run
+    state.next_run += 1
+    task.attempt += 1
+    if not task.emitted:
+        task.queue_time_ms = now_ms - task.admitted_ms
+    task.phase = Running(replica.pool_id, replica.incarnation, run_id, now_ms)
+    replica.runs[run_id] = task.job_id
+    state.runs[run_id] = task.job_id
+    if placement.needs_worker_alone(task, replica):
+        replica.exclusive_run = run_id
+    plan = replica.plan
+    state.agenda.add(now_ms + plan.wall_ms, Alarm.RUN_WALL, str(run_id))
+    state.out.append(CommitAttempt(task.job_id, task.attempt))
+    state.out.append(
+        StartRun(
+            task,
+            run_id,
+            replica.pool_id,
+            replica.replica_id,
+            replica.incarnation,
+            replica.engine_version or "unknown",
+            plan.model_digest or "",
+            plan.idle_ms,
+            plan.first_token_ms,
+        )
+    )

@@ -1,0 +1,188 @@
+"""What is to be done: imperative, plain values. The runtime performs each; every slow one ends in an event."""
+
+from msgspec import Struct
+
+from supervisor.core.refusals import Refused
+from supervisor.core.tasks import Outcome, Task
+
+
+class CommitAccept(Struct, frozen=True):
+    """Write the task's record. Ends in AcceptsCommitted or AcceptsFailed."""
+
+    task: Task
+
+
+class CommitAttempt(Struct, frozen=True):
+    """Note on disk that this attempt began. Nothing waits for it."""
+
+    job_id: str
+    attempt: int
+
+
+class CommitFinish(Struct, frozen=True):
+    """Write how the task ended, then publish its terminal frame. Ends in FinishesCommitted."""
+
+    task: Task
+    outcome: Outcome
+
+
+class DropLogs(Struct, frozen=True):
+    """Free the streams of these finished tasks; their ids stay known."""
+
+    job_ids: tuple[str, ...]
+
+
+class Forget(Struct, frozen=True):
+    """Delete all that is kept of these tasks, on disk too. `tasks` are (tenant, task_id)."""
+
+    job_ids: tuple[str, ...]
+    tasks: tuple[tuple[str, str], ...]
+
+
+class AnswerAccepted(Struct, frozen=True):
+    """Tell the caller that the task is accepted and on disk. `job_id` is an older one for a repeated submit."""
+
+    ticket: str
+    job_id: str
+    task_id: str
+    queue_position: int
+    predicted_start_ms: int | None
+
+
+class AnswerRefused(Struct, frozen=True):
+    """Tell the caller why not."""
+
+    ticket: str
+    refused: Refused
+
+
+class AnswerCancelled(Struct, frozen=True):
+    """Tell the caller that the task is over and how many token frames it ever emitted."""
+
+    ticket: str
+    emitted: int
+
+
+class CountTokens(Struct, frozen=True):
+    """Ask a Ready worker how many tokens the prompt has. Ends in TokensCounted."""
+
+    pool_id: str
+    task: Task
+
+
+class StartRun(Struct, frozen=True):
+    """Publish `started` and send the task to the engine. Ends in RunFinished, RunFailed, RunStalled or RunAborted."""
+
+    task: Task
+    run_id: int
+    pool_id: str
+    replica_id: str
+    incarnation: int
+    engine_version: str
+    model_digest: str
+    idle_ms: int
+    first_token_ms: int | None
+
+
+class AbortRun(Struct, frozen=True):
+    """Close the engine's request; nothing of the run may reach a stream any more. Ends in RunAborted, at once."""
+
+    run_id: int
+
+
+class ConfirmSlotIdle(Struct, frozen=True):
+    """See that the engine stopped working on an aborted run. Ends in SlotsSeenIdle or SlotStuck."""
+
+    pool_id: str
+    incarnation: int
+    run_id: int
+    within_ms: int
+
+
+class VerifyModel(Struct, frozen=True):
+    """Check the model file's digest. Ends in ModelVerified or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+
+
+class SpawnEngine(Struct, frozen=True):
+    """Start the process on these device UUIDs. Ends in EngineSpawned or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+    devices: tuple[str, ...]
+
+
+class AwaitHealth(Struct, frozen=True):
+    """Wait until it answers. Ends in EngineHealthy or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+
+
+class InspectEngine(Struct, frozen=True):
+    """Read its properties and prove that it is ours. Ends in EngineInspected or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+
+
+class TestEngine(Struct, frozen=True):
+    """Run the self-test (ORCH-3049). Ends in StepPassed each, then EngineTested or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+
+
+class StopEngine(Struct, frozen=True):
+    """End the process, if there is one, and all that it started. Always ends in EngineStopped."""
+
+    pool_id: str
+    incarnation: int
+
+
+class NoteWorker(Struct, frozen=True):
+    """A worker changed its phase: one line of the log, one step of the metrics."""
+
+    pool_id: str
+    incarnation: int
+    phase: str
+    cause: str | None
+    restart_reason: str | None = None
+
+
+class NoteVictim(Struct, frozen=True):
+    """A waiting task was dropped for a newcomer (policy), for the log and the metrics."""
+
+    task: Task
+    policy: str
+
+
+class CompleteHalt(Struct, frozen=True):
+    """Nothing runs any more: the daemon may exit."""
+
+
+Effect = (
+    CommitAccept
+    | CommitAttempt
+    | CommitFinish
+    | DropLogs
+    | Forget
+    | AnswerAccepted
+    | AnswerRefused
+    | AnswerCancelled
+    | CountTokens
+    | StartRun
+    | AbortRun
+    | ConfirmSlotIdle
+    | VerifyModel
+    | SpawnEngine
+    | AwaitHealth
+    | InspectEngine
+    | TestEngine
+    | StopEngine
+    | NoteWorker
+    | NoteVictim
+    | CompleteHalt
+)

@@ -1,0 +1,107 @@
+"""How a task ends and what is remembered of it: only here does a task become Ending or Ended, or is forgotten."""
+
+from supervisor.core.agenda import Alarm
+from supervisor.core.effects import AnswerCancelled, CommitFinish, DropLogs, Forget
+from supervisor.core.refusals import Refused
+from supervisor.core.replicas import ReplicaSet
+from supervisor.core.state import State
+from supervisor.core.tasks import Ended, Ending, Outcome, Task
+from supervisor.wire.codes import Code, FinishReason, Reason
+
+
+def finish(state: State, task: Task, outcome: Outcome) -> None:
+    """Decide the end of a task that is neither waiting nor running any more."""
+    assert not isinstance(task.phase, Ending | Ended), f"{task.job_id} ends twice"
+    task.phase = Ending(outcome)
+    state.readerless.pop(task.job_id, None)
+    state.writes_pending += 1
+    if outcome.finish_reason is FinishReason.CANCELED:
+        state.counts.canceled += 1
+    else:
+        state.counts.finished += 1
+    for ticket in state.cancel_tickets.pop(task.job_id, ()):
+        state.out.append(AnswerCancelled(ticket, outcome.emitted))
+    state.out.append(CommitFinish(task, outcome))
+
+
+def fail(state: State, task: Task, code: Code, reason: Reason, message: str, retry_after_ms: int | None = None) -> None:
+    """End a task that never ran, or whose run is over, with an error."""
+    refused = Refused(code=code, reason=reason, message=message, retry_after_ms=retry_after_ms, engine=task.engine)
+    finish(state, task, Outcome(error=refused, emitted=task.emitted))
+
+
+def take_from_waitlist(state: State, task: Task) -> None:
+    """Take a waiting task out of its queue; the caller decides its end in the same step."""
+    state.set_of(task).waiting.remove(task)
+    state.agenda.note_pointless(state.is_live)
+
+
+def fail_waiting(state: State, home: ReplicaSet, code: Code, reason: Reason, message: str, retry_after_ms: int) -> None:
+    """End every task that waits in a set."""
+    for task in list(home.waiting):
+        take_from_waitlist(state, task)
+        fail(state, task, code, reason, message, retry_after_ms)
+
+
+def note_committed(state: State, job_id: str, log_bytes: int, now_ms: float) -> None:
+    """The end is on disk and published: the task is over."""
+    task = state.tasks[job_id]
+    assert isinstance(task.phase, Ending), f"{job_id} was not ending"
+    state.writes_pending -= 1
+    remember(state, task, task.phase.outcome, log_bytes, now_ms)
+    bound_logs(state)
+
+
+def remember(state: State, task: Task, outcome: Outcome, log_bytes: int, at_ms: float) -> None:
+    """Keep an ended task: its stream for the retention, its id for longer."""
+    task.phase = Ended(outcome, at_ms)
+    task.body = b""
+    if not state.ended:
+        state.agenda.add(at_ms + state.host.finished_retention_ms, Alarm.RETENTION, "")
+    state.ended[task.job_id] = at_ms
+    state.logs[task.job_id] = log_bytes
+    state.log_bytes += log_bytes
+
+
+def bound_logs(state: State) -> None:
+    """Drop the oldest finished streams while all of them together are too large."""
+    dropped = []
+    while state.log_bytes > state.host.finished_bytes_max and len(state.logs) > 1:
+        dropped.append(_drop_oldest_log(state))
+    if dropped:
+        state.out.append(DropLogs(tuple(dropped)))
+
+
+def _drop_oldest_log(state: State) -> str:
+    job_id, size = state.logs.popitem(last=False)
+    state.log_bytes -= size
+    return job_id
+
+
+def expire(state: State, now_ms: float) -> None:
+    """The retention alarm: streams older than it go; ids go too once enough younger ones are remembered."""
+    edge_ms = now_ms - state.host.finished_retention_ms
+    dropped = []
+    while state.logs and state.ended[next(iter(state.logs))] <= edge_ms:
+        dropped.append(_drop_oldest_log(state))
+    if dropped:
+        state.out.append(DropLogs(tuple(dropped)))
+    forgotten = []
+    while len(state.ended) > state.host.finished_ids_min and next(iter(state.ended.values())) <= edge_ms:
+        forgotten.append(_forget_oldest(state))
+    if forgotten:
+        ids = tuple((task.tenant, task.task_id) for task in forgotten)
+        state.out.append(Forget(tuple(task.job_id for task in forgotten), ids))
+    if state.ended:
+        oldest_ms = state.ended[next(iter(state.logs or state.ended))]
+        due_ms = max(oldest_ms, edge_ms) + state.host.finished_retention_ms
+        state.agenda.add(max(due_ms, now_ms + 1_000), Alarm.RETENTION, "")
+
+
+def _forget_oldest(state: State) -> Task:
+    job_id, _ = state.ended.popitem(last=False)
+    task = state.tasks.pop(job_id)
+    own = state.by_task[task.tenant]
+    if own.get(task.task_id) == job_id:
+        del own[task.task_id]
+    return task

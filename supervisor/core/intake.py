@@ -1,0 +1,215 @@
+"""From the submitted task to the waitlist: admission, the durable record, the answer, the cancel."""
+
+from supervisor.core import endings
+from supervisor.core.admission import PROMPT_TOKENS_EXTRA, Admitted, MustCount, admit, predict_start
+from supervisor.core.agenda import Alarm
+from supervisor.core.effects import (
+    AbortRun,
+    AnswerAccepted,
+    AnswerCancelled,
+    AnswerRefused,
+    CommitAccept,
+    CountTokens,
+    NoteVictim,
+)
+from supervisor.core.events import AcceptsCommitted, AcceptsFailed, CancelRequested, TasksRestored, TokensCounted
+from supervisor.core.refusals import Refused
+from supervisor.core.state import State
+from supervisor.core.tasks import (
+    WAITING,
+    Aborting,
+    Accepting,
+    Ended,
+    Ending,
+    Outcome,
+    Running,
+    Task,
+    Waiting,
+)
+from supervisor.wire.codes import Code, FinishReason, FullPolicy, Reason
+
+__all__ = [
+    "PROMPT_TOKENS_EXTRA",
+    "cancel",
+    "note_accepts_committed",
+    "note_accepts_failed",
+    "note_tokens_counted",
+    "predict_start",
+    "restore",
+    "submit",
+]
+
+
+def submit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = None) -> None:
+    """Admit a task, refuse it, or find that it is known already (idempotency, CONTRACT §2)."""
+    known = state.find_task(task.tenant, task.task_id)
+    if known is not None:
+        _answer_known(state, task, known)
+        return
+    match admit(state, task, now_ms, prompt_tokens):
+        case Refused() as refused:
+            state.out.append(AnswerRefused(task.job_id, refused))
+        case MustCount(replica=replica):
+            state.counting[task.job_id] = task
+            state.out.append(CountTokens(replica.pool_id, task))
+        case Admitted() as admitted:
+            _accept(state, task, admitted)
+
+
+def _answer_known(state: State, task: Task, known: Task) -> None:
+    if known.digest != task.digest:
+        message = "task_id: it was used before with another body."
+        refused = Refused(code=Code.INVALID_PARAMS, reason=Reason.CONFLICT, message=message, engine=task.engine)
+        state.out.append(AnswerRefused(task.job_id, refused))
+    elif isinstance(known.phase, Accepting):
+        state.accept_tickets[known.job_id].append(task.job_id)
+    else:
+        _answer_accepted(state, task.job_id, known)
+
+
+def _answer_accepted(state: State, ticket: str, task: Task) -> None:
+    state.out.append(AnswerAccepted(ticket, task.job_id, task.task_id, task.queue_position, task.predicted_start_ms))
+
+
+def _accept(state: State, task: Task, admitted: Admitted) -> None:
+    if admitted.victim is not None and admitted.policy is not None:
+        _drop_victim(state, admitted.victim, admitted.policy)
+    home = admitted.home
+    task.phase = Accepting()
+    task.set_id = home.set_id
+    task.queue_position = admitted.queue_position
+    task.predicted_start_ms = admitted.predicted_start_ms
+    home.reserved[task.priority] += 1
+    home.reserved_bytes += task.size_bytes
+    _index(state, task)
+    state.accept_tickets[task.job_id] = [task.job_id]
+    state.writes_pending += 1
+    state.out.append(CommitAccept(task))
+
+
+def _index(state: State, task: Task) -> None:
+    state.tasks[task.job_id] = task
+    state.by_task.setdefault(task.tenant, {})[task.task_id] = task.job_id
+
+
+def _drop_victim(state: State, victim: Task, policy: FullPolicy) -> None:
+    endings.take_from_waitlist(state, victim)
+    code = Code.QUEUE_FULL_DROP_LRU if policy is FullPolicy.DROP_LRU else Code.ADMISSION_REJECT
+    state.out.append(NoteVictim(victim, policy))
+    state.counts.finished -= 1  # a victim is counted as dropped, not as finished
+    state.counts.dropped += 1
+    endings.fail(state, victim, code, Reason.QUEUE_FULL, "It was dropped from the full queue.", 1_000)
+
+
+def note_tokens_counted(state: State, event: TokensCounted, now_ms: float) -> None:
+    """Go on with a submit once the engine has tokenized its prompt."""
+    task = state.counting.pop(event.job_id, None)
+    if task is None:
+        return
+    if event.tokens is not None:
+        submit(state, task, now_ms, event.tokens)
+        return
+    message = "The engine could not tokenize the prompt in time."
+    refused = Refused(
+        code=Code.POOL_UNREADY, reason=Reason.TIMEOUT, message=message, retry_after_ms=2_000, engine=task.engine
+    )
+    state.out.append(AnswerRefused(task.job_id, refused))
+
+
+def _release_reservation(state: State, task: Task) -> None:
+    home = state.set_of(task)
+    home.reserved[task.priority] -= 1
+    home.reserved_bytes -= task.size_bytes
+    state.writes_pending -= 1
+
+
+def note_accepts_committed(state: State, event: AcceptsCommitted) -> None:
+    """On disk: the tasks are accepted and wait, in the order in which they were written."""
+    for job_id in event.job_ids:
+        task = state.tasks[job_id]
+        assert isinstance(task.phase, Accepting), f"{job_id} was not accepting"
+        _release_reservation(state, task)
+        state.counts.enqueued += 1
+        for ticket in state.accept_tickets.pop(job_id):
+            _answer_accepted(state, ticket, task)
+        if task.phase.is_cancelled:
+            endings.finish(state, task, Outcome(finish_reason=FinishReason.CANCELED))
+        else:
+            put_in_waitlist(state, task)
+
+
+def put_in_waitlist(state: State, task: Task) -> None:
+    """Make a task wait in its set, with its deadline armed."""
+    task.phase = WAITING
+    state.set_of(task).waiting.push(task)
+    state.agenda.add(task.deadline_at_ms, Alarm.TASK_DEADLINE, task.job_id)
+    state.dirty.add(task.set_id)
+
+
+def note_accepts_failed(state: State, event: AcceptsFailed) -> None:
+    """Not on disk: the callers are refused, as if the tasks had never been."""
+    for job_id in event.job_ids:
+        task = state.tasks.pop(job_id)
+        del state.by_task[task.tenant][task.task_id]
+        _release_reservation(state, task)
+        message = "The task could not be stored."
+        refused = Refused(code=Code.POOL_UNAVAILABLE, reason=Reason.DISK, message=message, retry_after_ms=5_000)
+        for ticket in state.accept_tickets.pop(job_id):
+            state.out.append(AnswerRefused(ticket, refused))
+        for ticket in state.cancel_tickets.pop(job_id, ()):
+            state.out.append(AnswerCancelled(ticket, 0))
+
+
+def cancel(state: State, event: CancelRequested) -> None:
+    """End a task for its caller: idempotent, in every phase (ORCH-3017, ORCH-3026)."""
+    task = state.tasks[event.job_id]
+    match task.phase:
+        case Ending(outcome=outcome) | Ended(outcome=outcome):
+            state.out.append(AnswerCancelled(event.ticket, outcome.emitted))
+            return
+        case Accepting():
+            task.phase = Accepting(is_cancelled=True)
+        case Waiting():
+            state.cancel_tickets.setdefault(task.job_id, []).append(event.ticket)
+            endings.take_from_waitlist(state, task)
+            endings.finish(state, task, Outcome(finish_reason=FinishReason.CANCELED, emitted=task.emitted))
+            return
+        case Running() as running:
+            task.phase = Aborting(running, FinishReason.CANCELED, None)
+            state.out.append(AbortRun(running.run_id))
+        case Aborting():
+            pass
+    state.cancel_tickets.setdefault(task.job_id, []).append(event.ticket)
+
+
+def restore(state: State, event: TasksRestored, now_ms: float) -> None:
+    """Take up what an earlier daemon left: finished tasks are remembered, unfinished ones wait again.
+
+    A best-effort task that was running may have delivered tokens that no re-run can repeat: it ends as WORKER_RESET.
+    """
+    for task in event.finished:
+        assert isinstance(task.phase, Ended)
+        _index(state, task)
+        endings.remember(state, task, task.phase.outcome, len(task.body), task.phase.at_ms)
+    endings.bound_logs(state)
+    for task in event.unfinished:
+        _index(state, task)
+        state.counts.enqueued += 1
+        _restore_unfinished(state, task)
+    endings.expire(state, now_ms)
+
+
+def _restore_unfinished(state: State, task: Task) -> None:
+    pool_ids = state.routes.get((task.engine, task.model_ref), ())
+    plans = [state.replicas[pool_id] for pool_id in pool_ids]
+    fitting = [each for each in plans if each.plan.ctx is None or task.ctx <= each.plan.ctx]
+    if not fitting:
+        message = "No pool serves this model any more."
+        endings.fail(state, task, Code.POOL_UNAVAILABLE, Reason.MODEL, message, 10_000)
+    elif task.attempt and not task.is_strict:
+        message = "The daemon was restarted while the task ran."
+        endings.fail(state, task, Code.WORKER_RESET, Reason.SHUTDOWN, message, 1_000)
+    else:
+        task.attempt = 0  # the daemon's death is not the task's fault
+        task.set_id = fitting[0].set_key.set_id
+        put_in_waitlist(state, task)

@@ -1,0 +1,84 @@
+"""What the operator asks for: drain, resume, halt. Changes what is *wanted*; the rest follows."""
+
+from supervisor.core import endings, runs, workers
+from supervisor.core.agenda import Alarm
+from supervisor.core.effects import CompleteHalt, NoteWorker
+from supervisor.core.events import DrainRequested, HaltRequested, ResumeRequested
+from supervisor.core.lifecycle import Phase, Signal
+from supervisor.core.refusals import Refused
+from supervisor.core.replicas import Replica, Wanted
+from supervisor.core.state import State
+from supervisor.wire.codes import Code, Reason
+
+
+def drain(state: State, event: DrainRequested, now_ms: float) -> None:
+    """Take a pool out of service: nothing new is dispatched to it, what runs may end until the deadline."""
+    replica = state.replicas[event.pool_id]
+    if replica.wanted is Wanted.HALT:
+        return
+    replica.wanted = Wanted.DRAIN
+    replica.drain_deadline_ms = now_ms + event.deadline_ms
+    state.agenda.add(replica.drain_deadline_ms, Alarm.DRAIN_DEADLINE, replica.pool_id)
+    state.out.append(NoteWorker(replica.pool_id, replica.incarnation, replica.phase, "drained by an operator"))
+
+
+def note_drain_deadline(state: State, replica: Replica, now_ms: float) -> None:
+    """What still runs ends as WORKER_RESET; what waits for this pool alone ends as POOL_UNAVAILABLE."""
+    if replica.wanted is not Wanted.DRAIN or replica.drain_deadline_ms is None or replica.drain_deadline_ms > now_ms:
+        return
+    message = "The pool was drained."
+    runs.abort_all(state, replica, _reset(replica, Reason.DRAINING, message))
+    home = state.sets[replica.set_key.set_id]
+    if not any(member.wanted is Wanted.SERVE for member in home.members):
+        endings.fail_waiting(state, home, Code.POOL_UNAVAILABLE, Reason.DRAINING, message, 10_000)
+
+
+def resume(state: State, event: ResumeRequested, now_ms: float) -> None:
+    """Undo a drain, and try again at once what is backing off or broken."""
+    replica = state.replicas[event.pool_id]
+    if replica.wanted is Wanted.HALT:
+        return
+    replica.wanted = Wanted.SERVE
+    replica.drain_deadline_ms = None
+    workers.give(state, replica, Signal.RETRY, now_ms)
+    state.dirty.add(replica.set_key.set_id)
+
+
+def _reset(replica: Replica, reason: Reason, message: str) -> Refused:
+    return Refused(
+        code=Code.WORKER_RESET,
+        reason=reason,
+        message=message,
+        retry_after_ms=runs.RETRY_RESET_MS,
+        engine=replica.plan.engine,
+        pool_id=replica.pool_id,
+    )
+
+
+def halt(state: State, event: HaltRequested, now_ms: float) -> None:
+    """Stop the daemon: no admission, no dispatch; what runs may end until the deadline; what waits stays on disk."""
+    state.halt_deadline_ms = now_ms + event.deadline_ms
+    state.agenda.add(state.halt_deadline_ms, Alarm.HALT_DEADLINE, "")
+    for replica in state.replicas.values():
+        replica.wanted = Wanted.HALT
+
+
+def note_halt_deadline(state: State, now_ms: float) -> None:
+    """What still runs ends as WORKER_RESET."""
+    if state.halt_deadline_ms is None or state.halt_deadline_ms > now_ms:
+        return
+    for replica in state.replicas.values():
+        runs.abort_all(state, replica, _reset(replica, Reason.SHUTDOWN, "The daemon was stopped."))
+
+
+def settle_halt(state: State, now_ms: float) -> None:
+    """While halting: turn off every worker that runs nothing; complete once all are off and all ends are on disk."""
+    if state.halt_deadline_ms is None or state.is_halt_complete:
+        return
+    for replica in state.replicas.values():
+        if not replica.runs and replica.phase is not Phase.OFF:
+            workers.give(state, replica, Signal.HALT, now_ms)
+    is_off = all(replica.phase is Phase.OFF for replica in state.replicas.values())
+    if is_off and not state.writes_pending:
+        state.is_halt_complete = True
+        state.out.append(CompleteHalt())

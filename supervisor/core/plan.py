@@ -1,0 +1,54 @@
+"""What the configuration says of a pool, in the core's words: frozen values, resolved once by the runtime."""
+
+from msgspec import Struct
+
+from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, Workload
+
+
+class ClassBounds(Struct, frozen=True):
+    """Bounds of one priority class in one pool: waiting tasks."""
+
+    capacity: int
+
+
+class PoolPlan(Struct, frozen=True, kw_only=True):
+    """One pool: one model, one device mask, one engine process (ORCH-3001).
+
+    `model_refs` are all the names under which a task may ask for the model; `model_digest` is `sha256:<hex>` or None
+    where the configuration does not say. `ctx` is tokens per slot, None until the engine reports it. `devices` are
+    indices or UUIDs, in mask order. Times are milliseconds, sizes bytes.
+    """
+
+    pool_id: str
+    engine: Engine
+    model_ref: str
+    model_refs: frozenset[str]
+    model_digest: str | None
+    quant: str | None
+    ctx: int | None
+    slots: int
+    sampler_profile_version: str
+    determinism: Determinism
+    is_batch_invariant: bool
+    workloads: frozenset[Workload]
+    devices: tuple[int | str, ...]
+    queue_capacity: int
+    queue_bytes_max: int
+    full_policy: FullPolicy
+    classes: dict[Priority, ClassBounds]
+    wall_ms: int
+    idle_ms: int
+    first_token_ms: int | None
+    disconnect_grace_ms: int
+    load_timeout_ms: int
+    unplannable: str | None = None
+    """One sentence where the pool can never start as configured: no adapter, no model file, a refused flag."""
+
+
+class HostPlan(Struct, frozen=True, kw_only=True):
+    """Bounds of the whole daemon. Times are milliseconds, sizes bytes."""
+
+    finished_retention_ms: int = 600_000
+    finished_bytes_max: int = 268_435_456
+    finished_ids_min: int = 10_000
+    attempts_max: int = 2

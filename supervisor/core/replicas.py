@@ -1,0 +1,180 @@
+"""Replicas (one pool = one worker process) and the replica sets that they form (ORCH-3007, ORCH-3046).
+
+A set is keyed by everything that decides the bytes of a stream. The engine's version is part of the key and known only
+once a worker answered, so a replica starts in a *forming* set (version None) and joins its real one at Inspecting.
+Waiting tasks belong to a set, never to a replica: they are bound late, when a slot is free.
+"""
+
+from enum import StrEnum
+from hashlib import sha256
+
+from msgspec import Struct, field, structs
+
+from supervisor.core.forecast import Forecast
+from supervisor.core.lifecycle import Phase
+from supervisor.core.plan import PoolPlan
+from supervisor.core.restart import History
+from supervisor.core.waitlist import Waitlist
+from supervisor.wire.codes import Priority
+
+
+class Wanted(StrEnum):
+    """What the operator wants of a pool."""
+
+    SERVE = "serve"
+    DRAIN = "drain"
+    HALT = "halt"
+
+
+class StepState(StrEnum):
+    """How far one step on the way to Ready has come."""
+
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+class Step(Struct):
+    """One step of the current or last attempt (ORCH-3049). Times are monotonic ms."""
+
+    name: str
+    state: StepState
+    began_ms: float
+    took_ms: float | None = None
+    detail: str | None = None
+
+
+class Stopping(Struct, frozen=True):
+    """Where a stop leads, and why it was begun."""
+
+    after: Phase
+    cause: str
+
+
+class SetKey(Struct, frozen=True):
+    """What must be equal for two replicas to give the same bytes."""
+
+    engine: str
+    model_digest: str
+    quant: str | None
+    ctx: int | None
+    sampler_profile_version: str
+    engine_version: str | None
+
+    @property
+    def set_id(self) -> str:
+        """A short, stable name."""
+        text = "\x1f".join(
+            str(part)
+            for part in (
+                self.engine,
+                self.model_digest,
+                self.quant,
+                self.ctx,
+                self.sampler_profile_version,
+                self.engine_version,
+            )
+        )
+        return "rs-" + sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def forming(self) -> "SetKey":
+        """The key of the set in which members wait until their version is known."""
+        return structs.replace(self, engine_version=None)
+
+
+class Replica(Struct, kw_only=True):
+    """One pool's worker: what is wanted, what was observed, and what runs on it.
+
+    `runs` maps run ids to job ids. `freeing` holds runs that were aborted and whose slot was not yet seen idle.
+    `exclusive_run` is a strict task that has a worker with several slots to itself (CONTRACT §6).
+    """
+
+    plan: PoolPlan
+    set_key: SetKey
+    wanted: Wanted = Wanted.SERVE
+    phase: Phase = Phase.IDLE
+    since_ms: float = 0.0
+    cause: str | None = None
+    due_ms: float | None = None
+    stopping: Stopping | None = None
+    incarnation: int = 0
+    devices: tuple[str, ...] = ()
+    pid: int | None = None
+    port: int | None = None
+    engine_version: str | None = None
+    slots: int = 0
+    ctx_per_slot: int = 0
+    history: History = field(default_factory=History)
+    restarts: int = 0
+    steps: list[Step] = field(default_factory=list)
+    runs: dict[int, str] = field(default_factory=dict)
+    freeing: set[int] = field(default_factory=set)
+    exclusive_run: int | None = None
+    drain_deadline_ms: float | None = None
+
+    @property
+    def pool_id(self) -> str:
+        """The pool's name."""
+        return self.plan.pool_id
+
+    @property
+    def replica_id(self) -> str:
+        """The worker's name; one pool has one, a new process is a new incarnation of it."""
+        return f"{self.plan.pool_id}/{self.incarnation}"
+
+    @property
+    def load(self) -> int:
+        """Slots that cannot take a task."""
+        return len(self.runs) + len(self.freeing)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether tasks may be dispatched to it (ORCH-3010)."""
+        return self.phase is Phase.READY and self.wanted is Wanted.SERVE
+
+    @property
+    def can_come_back(self) -> bool:
+        """Whether waiting for it makes sense: it has its devices and is not given up."""
+        return self.phase not in (Phase.UNPLACED, Phase.BROKEN, Phase.OFF) and self.wanted is Wanted.SERVE
+
+
+class ReplicaSet(Struct):
+    """The replicas of one key, and the tasks that wait for one of their slots."""
+
+    key: SetKey
+    set_id: str
+    members: list[Replica] = field(default_factory=list)
+    waiting: Waitlist = field(default_factory=Waitlist)
+    forecast: Forecast = field(default_factory=Forecast)
+    reserved: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
+    reserved_bytes: int = 0
+    """Room for tasks whose record is being written."""
+
+    def capacity(self, priority: Priority) -> int:
+        """Waiting tasks of one class that the members' queues hold together."""
+        return sum(member.plan.classes[priority].capacity for member in self.members)
+
+    @property
+    def capacity_total(self) -> int:
+        """Waiting tasks of all classes."""
+        return sum(member.plan.queue_capacity for member in self.members)
+
+    @property
+    def bytes_max(self) -> int:
+        """Bytes of waiting bodies."""
+        return sum(member.plan.queue_bytes_max for member in self.members)
+
+    @property
+    def slots_serving(self) -> int:
+        """Slots of the members that serve."""
+        return sum(member.slots for member in self.members if member.is_serving)
+
+    def occupied(self, priority: Priority) -> int:
+        """Tasks of a class that wait, or will as soon as their record is on disk."""
+        return self.waiting.depth(priority) + self.reserved[priority]
+
+    @property
+    def occupied_total(self) -> int:
+        """Tasks of all classes that wait or will."""
+        return len(self.waiting) + sum(self.reserved.values())

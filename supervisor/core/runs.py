@@ -1,0 +1,199 @@
+"""What follows from the reports about runs: ends, re-runs, aborts, watchdogs, and slots that come free.
+
+A run that lost its worker is run again from its start, before all others of its class, if the stream can go on without
+a seam: the task is strict (the delivered tokens are compared and skipped) or has delivered nothing. A task that lost
+`attempts_max` workers is poison: it ends, is not retriable, and takes no further worker with it.
+"""
+
+from supervisor.core import endings
+from supervisor.core.agenda import Alarm
+from supervisor.core.effects import AbortRun, ConfirmSlotIdle
+from supervisor.core.events import (
+    ReadersCame,
+    ReadersLeft,
+    RunAborted,
+    RunFailed,
+    RunFinished,
+    RunStalled,
+    SlotsSeenIdle,
+)
+from supervisor.core.refusals import Refused
+from supervisor.core.replicas import Replica
+from supervisor.core.state import State
+from supervisor.core.tasks import WAITING, Aborting, Outcome, Running, Task
+from supervisor.wire.codes import Code, FinishReason, Reason
+
+SLOT_IDLE_WITHIN_MS = 5_000
+RETRY_RESET_MS = 1_000
+
+
+def end_run(state: State, running: Running, *, is_slot_proven_free: bool) -> None:
+    """A run is over: give its slot back, or first see that the engine has stopped working on it."""
+    del state.runs[running.run_id]
+    state.agenda.note_pointless(state.is_live)
+    replica = state.replicas[running.pool_id]
+    if replica.runs.pop(running.run_id, None) is None:
+        return  # its process is gone, and the slot with it
+    if replica.exclusive_run == running.run_id:
+        replica.exclusive_run = None
+    if not is_slot_proven_free:
+        replica.freeing.add(running.run_id)
+        state.out.append(ConfirmSlotIdle(replica.pool_id, replica.incarnation, running.run_id, SLOT_IDLE_WITHIN_MS))
+    state.dirty.add(replica.set_key.set_id)
+
+
+def note_finished(state: State, event: RunFinished, now_ms: float) -> None:
+    """The engine completed the answer."""
+    found = state.task_of_run(event.run_id)
+    if found is None:
+        return
+    task, running = found
+    home = state.set_of(task)
+    home.forecast.observe(now_ms - running.started_ms, task.expected_tokens)
+    end_run(state, running, is_slot_proven_free=True)
+    task.emitted = event.emitted
+    outcome = Outcome(
+        finish_reason=event.finish_reason,
+        tokens_in=event.tokens_in,
+        tokens_out=event.tokens_out,
+        emitted=event.emitted,
+        decode_ms=event.decode_ms,
+    )
+    endings.finish(state, task, outcome)
+
+
+def note_failed(state: State, event: RunFailed) -> None:
+    """The run broke: the caller's fault, the engine's, or the worker is gone."""
+    found = state.task_of_run(event.run_id)
+    if found is None:
+        return
+    task, running = found
+    end_run(state, running, is_slot_proven_free=event.is_client_fault)
+    task.emitted = max(task.emitted, event.emitted)
+    if event.is_client_fault:
+        endings.fail(state, task, Code.INVALID_PARAMS, _reason(event.reason), event.message)
+    elif event.is_worker_lost:
+        _retry_or_reset(state, task, event.message)
+    else:
+        endings.fail(state, task, Code.WORKER_RESET, _reason(event.reason), event.message, RETRY_RESET_MS)
+
+
+def _reason(word: str) -> Reason:
+    return Reason(word) if word in Reason._value2member_map_ else Reason.ENGINE
+
+
+def _retry_or_reset(state: State, task: Task, message: str) -> None:
+    if task.attempt >= state.host.attempts_max:
+        refused = Refused(
+            code=Code.WORKER_RESET,
+            reason=Reason.POISON,
+            message="Every worker that ran this task was lost.",
+            engine=task.engine,
+            is_final=True,
+        )
+        endings.finish(state, task, Outcome(error=refused, emitted=task.emitted))
+    elif task.is_strict or not task.emitted:
+        task.phase = WAITING
+        state.set_of(task).waiting.push_front(task)
+        state.agenda.add(task.deadline_at_ms, Alarm.TASK_DEADLINE, task.job_id)
+        state.dirty.add(task.set_id)
+    else:
+        endings.fail(state, task, Code.WORKER_RESET, Reason.ENGINE, message, RETRY_RESET_MS)
+
+
+def abort(state: State, task: Task, running: Running, error: Refused | None) -> None:
+    """Stop a run; its end is decided when the relay has counted. No error: the worker is lost, try again."""
+    task.phase = Aborting(running, None, error)
+    state.out.append(AbortRun(running.run_id))
+
+
+def abort_all(state: State, replica: Replica, error: Refused | None) -> None:
+    """Stop every run of a replica."""
+    for job_id in list(replica.runs.values()):
+        task = state.tasks[job_id]
+        if isinstance(task.phase, Running):
+            abort(state, task, task.phase, error)
+
+
+def note_aborted(state: State, event: RunAborted) -> None:
+    """Nothing more will come of the run: now its task ends, or goes back to its place."""
+    found = state.task_of_run(event.run_id)
+    if found is None:
+        return
+    task, running = found
+    assert isinstance(task.phase, Aborting), f"{task.job_id} was not aborting"
+    aborting = task.phase
+    end_run(state, running, is_slot_proven_free=False)
+    task.emitted = max(task.emitted, event.emitted)
+    if aborting.finish_reason is None and aborting.error is None:
+        _retry_or_reset(state, task, "The worker was lost.")
+        return
+    outcome = Outcome(
+        finish_reason=aborting.finish_reason,
+        error=aborting.error,
+        tokens_in=event.tokens_in,
+        tokens_out=event.tokens_out,
+        emitted=task.emitted,
+        decode_ms=event.decode_ms,
+    )
+    endings.finish(state, task, outcome)
+
+
+def _time_out(state: State, run_id: int, reason: Reason, message: str) -> None:
+    found = state.task_of_run(run_id)
+    if found is None or not isinstance(found[0].phase, Running):
+        return
+    task, running = found
+    refused = Refused(
+        code=Code.DECODE_TIMEOUT,
+        reason=reason,
+        message=message,
+        retry_after_ms=RETRY_RESET_MS,
+        engine=task.engine,
+        pool_id=running.pool_id,
+    )
+    abort(state, task, running, refused)
+
+
+def note_stalled(state: State, event: RunStalled) -> None:
+    """The idle watchdog fired (ORCH-3016)."""
+    _time_out(state, event.run_id, Reason.STALLED, "The engine stopped giving tokens.")
+
+
+def note_wall(state: State, run_id: int) -> None:
+    """The wall watchdog fired (ORCH-3016)."""
+    _time_out(state, run_id, Reason.WALL, "The task ran longer than its pool allows.")
+
+
+def note_slots_idle(state: State, replica: Replica, event: SlotsSeenIdle) -> None:
+    """The engine stopped working on aborted runs: their slots can take tasks again."""
+    replica.freeing.difference_update(event.run_ids)
+    state.dirty.add(replica.set_key.set_id)
+
+
+def note_readers_left(state: State, event: ReadersLeft, now_ms: float) -> None:
+    """A running task that nobody reads any more is cancelled after the grace; a waiting one never is."""
+    task = state.tasks.get(event.job_id)
+    if task is None or not isinstance(task.phase, Running):
+        return
+    grace_ms = state.replicas[task.phase.pool_id].plan.disconnect_grace_ms
+    if grace_ms >= 0:
+        state.readerless[task.job_id] = now_ms + grace_ms
+        state.agenda.add(now_ms + grace_ms, Alarm.READERS_GONE, task.job_id)
+
+
+def note_readers_came(state: State, event: ReadersCame) -> None:
+    """Somebody reads again."""
+    state.readerless.pop(event.job_id, None)
+
+
+def note_grace_over(state: State, job_id: str, now_ms: float) -> None:
+    """The grace of a stream without readers is over, if it is still without them."""
+    due_ms = state.readerless.get(job_id)
+    if due_ms is None or due_ms > now_ms:
+        return
+    del state.readerless[job_id]
+    task = state.tasks[job_id]
+    if isinstance(task.phase, Running):
+        task.phase = Aborting(task.phase, FinishReason.CANCELED, None)
+        state.out.append(AbortRun(task.phase.running.run_id))

@@ -1,0 +1,137 @@
+"""The state of the core: one tree of small records, and the few look-ups over it. Decides nothing."""
+
+from collections import OrderedDict
+
+from msgspec import Struct, field
+
+from supervisor.core.agenda import Agenda, Alarm, Entry
+from supervisor.core.effects import Effect
+from supervisor.core.plan import HostPlan, PoolPlan
+from supervisor.core.replicas import Replica, ReplicaSet, SetKey
+from supervisor.core.tasks import Aborting, Running, Task, Waiting
+from supervisor.core.waitlist import Waitlist
+from supervisor.wire.codes import Engine
+
+
+class Counts(Struct):
+    """Every accepted task is in exactly one of these or is alive: the law of CONTRACT §8."""
+
+    enqueued: int = 0
+    finished: int = 0
+    canceled: int = 0
+    dropped: int = 0
+
+
+class State(Struct, kw_only=True):
+    """Everything the core knows.
+
+    `tasks` holds all known tasks by job id, finished ones included; `by_task` finds them by tenant and task id.
+    `runs` maps run ids to job ids. `counting` holds submitted tasks whose prompt is being tokenized. `readerless` says
+    when a running task without readers is to be cancelled. `writes_pending` counts records on their way to the disk.
+    `ended` and `logs` are in order of their end (values: when, and bytes of the kept stream). `dirty` names the sets
+    in which something may have become movable. `out` gathers the effects of the event being handled.
+    """
+
+    host: HostPlan
+    replicas: dict[str, Replica]
+    sets: dict[str, ReplicaSet]
+    routes: dict[tuple[Engine, str], tuple[str, ...]]
+    tasks: dict[str, Task] = field(default_factory=dict)
+    by_task: dict[str, dict[str, str]] = field(default_factory=dict)
+    counting: dict[str, Task] = field(default_factory=dict)
+    accept_tickets: dict[str, list[str]] = field(default_factory=dict)
+    cancel_tickets: dict[str, list[str]] = field(default_factory=dict)
+    readerless: dict[str, float] = field(default_factory=dict)
+    writes_pending: int = 0
+    runs: dict[int, str] = field(default_factory=dict)
+    ended: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    logs: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    log_bytes: int = 0
+    agenda: Agenda = field(default_factory=Agenda)
+    dirty: set[str] = field(default_factory=set)
+    out: list[Effect] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    next_run: int = 1
+    next_incarnation: int = 1
+    gpu_cause: str | None = None
+    is_journal_writable: bool = True
+    journal_cause: str | None = None
+    halt_deadline_ms: float | None = None
+    is_halt_complete: bool = False
+
+    def is_live(self, entry: Entry) -> bool:
+        """Whether an alarm would still do something."""
+        _, alarm, key = entry
+        if alarm is Alarm.TASK_DEADLINE:
+            task = self.tasks.get(key)
+            return task is not None and isinstance(task.phase, Waiting)
+        if alarm is Alarm.RUN_WALL:
+            return int(key) in self.runs
+        return True
+
+    def task_of_run(self, run_id: int) -> tuple[Task, Running] | None:
+        """The task that this run serves now; None for a run that is over."""
+        job_id = self.runs.get(run_id)
+        if job_id is None:
+            return None
+        task = self.tasks[job_id]
+        match task.phase:
+            case Running() as running:
+                return task, running
+            case Aborting(running=running):
+                return task, running
+            case _:
+                return None
+
+    def find_task(self, tenant: str, task_id: str) -> Task | None:
+        """A known task by the caller's own id."""
+        job_id = self.by_task.get(tenant, {}).get(task_id)
+        return None if job_id is None else self.tasks[job_id]
+
+    def set_of(self, task: Task) -> ReplicaSet:
+        """The set in whose waitlist the task stands or stood."""
+        return self.sets[task.set_id]
+
+
+def set_key(plan: PoolPlan, engine_version: str | None) -> SetKey:
+    """The set that a pool belongs to, once its version is known."""
+    return SetKey(
+        plan.engine,
+        plan.model_digest or plan.model_ref,
+        plan.quant,
+        plan.ctx,
+        plan.sampler_profile_version,
+        engine_version,
+    )
+
+
+def build(plans: tuple[PoolPlan, ...], host: HostPlan) -> State:
+    """The state of a daemon that has just started: every worker idle, in its forming set."""
+    state = State(host=host, replicas={}, sets={}, routes={})
+    for plan in plans:
+        replica = Replica(plan=plan, set_key=set_key(plan, None))
+        state.replicas[plan.pool_id] = replica
+        join_set(state, replica)
+        for ref in plan.model_refs:
+            state.routes[plan.engine, ref] = (*state.routes.get((plan.engine, ref), ()), plan.pool_id)
+    return state
+
+
+def join_set(state: State, replica: Replica) -> None:
+    """Make a replica a member of the set of its key; members are kept in the order of their pool ids."""
+    set_id = replica.set_key.set_id
+    home = state.sets.get(set_id)
+    if home is None:
+        home = state.sets[set_id] = ReplicaSet(replica.set_key, set_id)
+    home.members = sorted([*home.members, replica], key=lambda member: member.pool_id)
+    state.dirty.add(set_id)
+
+
+def move_waiting(state: State, source: ReplicaSet, target: ReplicaSet) -> None:
+    """Move every waiting task of one set to the end of another, in order."""
+    moving = list(source.waiting)
+    source.waiting = Waitlist()
+    for task in moving:
+        task.set_id = target.set_id
+        target.waiting.push(task)
+    state.dirty.add(target.set_id)

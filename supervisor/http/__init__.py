@@ -1,0 +1,1 @@
+"""The HTTP edge: parse once, authenticate, translate. Nothing is decided here."""
