@@ -45,12 +45,12 @@ def admit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = N
     """Decide on a task; `prompt_tokens` is given once the engine has counted."""
     if refused := _refuse_by_host(state):  # 1
         return refused
-    pools = _feasible_pools(state, task)  # 2
-    if isinstance(pools, Refused):
-        return pools
-    home = _serving_set(state, pools)  # 3
+    homes = _feasible_sets(state, task)  # 2
+    if isinstance(homes, Refused):
+        return homes
+    home = _serving_set(homes)  # 3
     if home is None:
-        return refuse_unserved(state, pools, now_ms)
+        return refuse_unserved(state, [member for each in homes for member in each.members], now_ms)
     over = _check_budget(task, home, prompt_tokens)  # 4
     if over is not None:
         return over
@@ -79,34 +79,35 @@ def _invalid(task: Task, reason: Reason, message: str) -> Refused:
     return Refused(code=Code.INVALID_PARAMS, reason=reason, message=message, engine=task.engine)
 
 
-def _feasible_pools(state: State, task: Task) -> tuple[Replica, ...] | Refused:
-    pool_ids = state.routes.get((task.engine, task.model_ref), ())
-    if not pool_ids:
+def _feasible_sets(state: State, task: Task) -> tuple[ReplicaSet, ...] | Refused:
+    """The sets that could serve the task; the members of one are alike in all that is asked here."""
+    homes = tuple(home for home in state.routes.get((task.engine, task.model_ref), ()) if home.members)
+    if not homes:
         return _invalid(task, Reason.MODEL, f"No pool serves this model with engine {task.engine}.")
-    pools = tuple(state.replicas[pool_id] for pool_id in pool_ids)
-    pools = tuple(pool for pool in pools if task.workload in pool.plan.workloads)
-    if not pools:
+    homes = tuple(home for home in homes if task.workload in home.members[0].plan.workloads)
+    if not homes:
         return _invalid(task, Reason.WORKLOAD, f"No pool of this model does {task.workload}.")
-    pools = tuple(pool for pool in pools if task.sampler_profile_version in (None, pool.plan.sampler_profile_version))
-    if not pools:
+    homes = tuple(home for home in homes if task.sampler_profile_version in (None, home.key.sampler_profile_version))
+    if not homes:
         return _invalid(task, Reason.FIELD, "sampler_profile_version: no pool of this model has this profile.")
-    limits = [pool.plan.ctx or pool.ctx_per_slot or task.ctx for pool in pools]
-    fitting = tuple(pool for pool, limit in zip(pools, limits, strict=True) if task.ctx <= limit)
+    limits = [home.key.ctx or home.members[0].ctx_per_slot or task.ctx for home in homes]
+    fitting = tuple(home for home, limit in zip(homes, limits, strict=True) if task.ctx <= limit)
     return fitting or _invalid(task, Reason.CTX, f"ctx: {task.ctx} is above the model's limit of {max(limits)} tokens.")
 
 
-def _serving_set(state: State, pools: tuple[Replica, ...]) -> ReplicaSet | None:
+def _serving_set(homes: tuple[ReplicaSet, ...]) -> ReplicaSet | None:
     """The set with the least waiting per slot, then the smallest context, then the name."""
-    set_ids = {pool.set_key.set_id for pool in pools if pool.is_serving}
-    homes = [state.sets[set_id] for set_id in set_ids]
+    serving = [home for home in homes if home.serving]
+    if len(serving) == 1:
+        return serving[0]
     return min(
-        homes,
+        serving,
         key=lambda home: (home.occupied_total / home.slots_serving, home.key.ctx or 0, home.set_id),
         default=None,
     )
 
 
-def refuse_unserved(state: State, pools: tuple[Replica, ...], now_ms: float) -> Refused:
+def refuse_unserved(state: State, pools: list[Replica], now_ms: float) -> Refused:
     """Why nothing serves, and when to try again: the most hopeful pool speaks for all."""
     best = min(pools, key=lambda pool: (not pool.can_come_back, pool.wanted is not Wanted.DRAIN, pool.pool_id))
     wait_ms = max(best.due_ms - now_ms, 0) if best.due_ms is not None and best.phase is Phase.BACKOFF else 0
@@ -135,7 +136,7 @@ def _describe_unserved(state: State, pool: Replica, wait_ms: float) -> tuple[Cod
 
 
 def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> MustCount | Refused | None:
-    replica = next(member for member in home.members if member.is_serving)
+    replica = home.serving[0]
     room = min(replica.ctx_per_slot, task.ctx) - task.max_tokens
     if prompt_tokens is None:
         if task.prompt_bytes + PROMPT_TOKENS_EXTRA <= room:
@@ -154,8 +155,7 @@ def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> Mu
 
 def predict_start(home: ReplicaSet, priority: Priority) -> int | None:
     """Milliseconds until a newcomer of this class starts; None rather than a guess."""
-    running = sum(len(member.runs) for member in home.members if member.is_serving)
-    is_free = not home.occupied_total and running < home.slots_serving
+    is_free = not home.occupied_total and any(member.load < member.slots for member in home.serving)
     ahead = home.waiting.expected_tokens_ahead(priority)
     return home.forecast.start_in_ms(ahead, home.slots_serving, has_free_slot=is_free)
 
@@ -176,7 +176,7 @@ def _bound_hit(task: Task, home: ReplicaSet) -> Reason | None:
     if home.waiting.size_bytes + home.reserved_bytes + task.size_bytes > home.bytes_max:
         return Reason.QUEUE_BYTES
     is_full = home.occupied_total >= home.capacity_total
-    return Reason.QUEUE_FULL if is_full or home.occupied(task.priority) >= home.capacity(task.priority) else None
+    return Reason.QUEUE_FULL if is_full or home.occupied(task.priority) >= home.capacity[task.priority] else None
 
 
 def _apply_policy(task: Task, home: ReplicaSet, reason: Reason, admitted: Admitted) -> Admitted | Refused:
@@ -198,7 +198,7 @@ def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
     """Whether dropping the one victim is enough; a newcomer never drops two."""
     size = home.waiting.size_bytes + home.reserved_bytes - victim.size_bytes + task.size_bytes
     own = home.occupied(task.priority) - (victim.priority is task.priority)
-    return size <= home.bytes_max and home.occupied_total <= home.capacity_total and own < home.capacity(task.priority)
+    return size <= home.bytes_max and home.occupied_total <= home.capacity_total and own < home.capacity[task.priority]
 
 
 def _full(task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, predicted_ms: int | None) -> Refused:

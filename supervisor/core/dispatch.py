@@ -23,7 +23,7 @@ def next_moves(state: State, now_ms: float) -> None:
 
 def _fill(state: State, home: ReplicaSet, now_ms: float) -> None:
     while (task := home.waiting.head(now_ms)) is not None:
-        replica = placement.choose(task, home.members)
+        replica = placement.choose(task, home.serving)
         if replica is None:
             return
         home.waiting.take(task)

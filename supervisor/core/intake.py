@@ -200,9 +200,8 @@ def restore(state: State, event: TasksRestored, now_ms: float) -> None:
 
 
 def _restore_unfinished(state: State, task: Task) -> None:
-    pool_ids = state.routes.get((task.engine, task.model_ref), ())
-    plans = [state.replicas[pool_id] for pool_id in pool_ids]
-    fitting = [each for each in plans if each.plan.ctx is None or task.ctx <= each.plan.ctx]
+    homes = state.routes.get((task.engine, task.model_ref), ())
+    fitting = [home for home in homes if home.members and (home.key.ctx is None or task.ctx <= home.key.ctx)]
     if not fitting:
         message = "No pool serves this model any more."
         endings.fail(state, task, Code.POOL_UNAVAILABLE, Reason.MODEL, message, 10_000)
@@ -211,5 +210,5 @@ def _restore_unfinished(state: State, task: Task) -> None:
         endings.fail(state, task, Code.WORKER_RESET, Reason.SHUTDOWN, message, 1_000)
     else:
         task.attempt = 0  # the daemon's death is not the task's fault
-        task.set_id = fitting[0].set_key.set_id
+        task.set_id = fitting[0].set_id
         put_in_waitlist(state, task)

@@ -46,7 +46,11 @@ def _waiting(state: State, now_ms: float) -> list[str]:
         if home.waiting.size_bytes != sum(task.size_bytes for task in tasks):
             found.append(f"{home.set_id}: waiting bytes are miscounted")
         head = home.waiting.head(now_ms)
-        if head and state.halt_deadline_ms is None and choose(head, home.members):
+        if (
+            head
+            and state.halt_deadline_ms is None
+            and choose(head, [member for member in home.members if member.is_serving])
+        ):
             found.append(f"{home.set_id}: work and room, yet idle")
     waiting = sum(isinstance(task.phase, Waiting) for task in state.tasks.values())
     if waiting != sum(len(home.waiting) for home in state.sets.values()):

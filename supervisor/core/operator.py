@@ -7,7 +7,7 @@ from supervisor.core.events import DrainRequested, HaltRequested, ResumeRequeste
 from supervisor.core.lifecycle import Phase, Signal
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, Wanted
-from supervisor.core.state import State
+from supervisor.core.state import State, touch
 from supervisor.wire.codes import Code, Reason
 
 
@@ -17,6 +17,7 @@ def drain(state: State, event: DrainRequested, now_ms: float) -> None:
     if replica.wanted is Wanted.HALT:
         return
     replica.wanted = Wanted.DRAIN
+    touch(state, replica)
     replica.drain_deadline_ms = now_ms + event.deadline_ms
     state.agenda.add(replica.drain_deadline_ms, Alarm.DRAIN_DEADLINE, replica.pool_id)
     state.out.append(NoteWorker(replica.pool_id, replica.incarnation, replica.phase, "drained by an operator"))
@@ -28,7 +29,7 @@ def note_drain_deadline(state: State, replica: Replica, now_ms: float) -> None:
         return
     message = "The pool was drained."
     runs.abort_all(state, replica, _reset(replica, Reason.DRAINING, message))
-    home = state.sets[replica.set_key.set_id]
+    home = state.sets[replica.set_id]
     if not any(member.wanted is Wanted.SERVE for member in home.members):
         endings.fail_waiting(state, home, Code.POOL_UNAVAILABLE, Reason.DRAINING, message, 10_000)
 
@@ -41,7 +42,7 @@ def resume(state: State, event: ResumeRequested, now_ms: float) -> None:
     replica.wanted = Wanted.SERVE
     replica.drain_deadline_ms = None
     workers.give(state, replica, Signal.RETRY, now_ms)
-    state.dirty.add(replica.set_key.set_id)
+    touch(state, replica)
 
 
 def _reset(replica: Replica, reason: Reason, message: str) -> Refused:
@@ -61,6 +62,7 @@ def halt(state: State, event: HaltRequested, now_ms: float) -> None:
     state.agenda.add(state.halt_deadline_ms, Alarm.HALT_DEADLINE, "")
     for replica in state.replicas.values():
         replica.wanted = Wanted.HALT
+        touch(state, replica)
 
 
 def note_halt_deadline(state: State, now_ms: float) -> None:

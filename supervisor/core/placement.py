@@ -18,22 +18,24 @@ def needs_worker_alone(task: Task, replica: Replica) -> bool:
 
 
 def can_take(task: Task, replica: Replica) -> bool:
-    """Whether the replica has room for the task now: rules 1 to 3."""
-    if not replica.is_serving or replica.exclusive_run is not None:  # 1, 2
+    """Whether a serving replica has room for the task now: rules 2 and 3."""
+    if replica.exclusive_run is not None:  # 2
         return False
     if needs_worker_alone(task, replica):  # 3
         return replica.load == 0
     return replica.load < replica.slots  # 2
 
 
-def choose(task: Task, members: Iterable[Replica]) -> Replica | None:
-    """The replica that takes the task; None while it has to wait. `members` are ordered by pool id."""
+def choose(task: Task, serving: Iterable[Replica]) -> Replica | None:
+    """The replica that takes the task; None while it has to wait. `serving` are ordered by pool id (1)."""
     best: Replica | None = None
     best_load = 0.0
-    for replica in members:
+    for replica in serving:
         if not can_take(task, replica):
             continue
         load = replica.load / replica.slots
         if best is None or load < best_load:  # 4
             best, best_load = replica, load
+            if not load:
+                break  # none is less loaded, and the first by pool id wins
     return best

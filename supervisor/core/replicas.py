@@ -92,6 +92,7 @@ class Replica(Struct, kw_only=True):
 
     plan: PoolPlan
     set_key: SetKey
+    set_id: str = ""
     wanted: Wanted = Wanted.SERVE
     phase: Phase = Phase.IDLE
     since_ms: float = 0.0
@@ -140,7 +141,11 @@ class Replica(Struct, kw_only=True):
 
 
 class ReplicaSet(Struct):
-    """The replicas of one key, and the tasks that wait for one of their slots."""
+    """The replicas of one key, and the tasks that wait for one of their slots.
+
+    `reserved` is room for tasks whose record is being written. What the members offer together (`serving`, slots,
+    bounds in tasks and bytes) is kept beside them, so that a task costs the same whether 1 or 64 replicas serve.
+    """
 
     key: SetKey
     set_id: str
@@ -149,26 +154,20 @@ class ReplicaSet(Struct):
     forecast: Forecast = field(default_factory=Forecast)
     reserved: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     reserved_bytes: int = 0
-    """Room for tasks whose record is being written."""
+    serving: list[Replica] = field(default_factory=list)
+    slots_serving: int = 0
+    capacity: dict[Priority, int] = field(default_factory=dict)
+    capacity_total: int = 0
+    bytes_max: int = 0
 
-    def capacity(self, priority: Priority) -> int:
-        """Waiting tasks of one class that the members' queues hold together."""
-        return sum(member.plan.classes[priority].capacity for member in self.members)
-
-    @property
-    def capacity_total(self) -> int:
-        """Waiting tasks of all classes."""
-        return sum(member.plan.queue_capacity for member in self.members)
-
-    @property
-    def bytes_max(self) -> int:
-        """Bytes of waiting bodies."""
-        return sum(member.plan.queue_bytes_max for member in self.members)
-
-    @property
-    def slots_serving(self) -> int:
-        """Slots of the members that serve."""
-        return sum(member.slots for member in self.members if member.is_serving)
+    def recount(self) -> None:
+        """Take over what members offer; called whenever a member joins, leaves, or begins or ends to serve."""
+        self.serving = [member for member in self.members if member.is_serving]
+        self.slots_serving = sum(member.slots for member in self.serving)
+        self.capacity_total = sum(member.plan.queue_capacity for member in self.members)
+        self.bytes_max = sum(member.plan.queue_bytes_max for member in self.members)
+        for priority in Priority:
+            self.capacity[priority] = sum(member.plan.classes[priority].capacity for member in self.members)
 
     def occupied(self, priority: Priority) -> int:
         """Tasks of a class that wait, or will as soon as their record is on disk."""

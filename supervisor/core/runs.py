@@ -39,7 +39,7 @@ def end_run(state: State, running: Running, *, is_slot_proven_free: bool) -> Non
     if not is_slot_proven_free:
         replica.freeing.add(running.run_id)
         state.out.append(ConfirmSlotIdle(replica.pool_id, replica.incarnation, running.run_id, SLOT_IDLE_WITHIN_MS))
-    state.dirty.add(replica.set_key.set_id)
+    state.dirty.add(replica.set_id)
 
 
 def note_finished(state: State, event: RunFinished, now_ms: float) -> None:
@@ -168,7 +168,7 @@ def note_wall(state: State, run_id: int) -> None:
 def note_slots_idle(state: State, replica: Replica, event: SlotsSeenIdle) -> None:
     """The engine stopped working on aborted runs: their slots can take tasks again."""
     replica.freeing.difference_update(event.run_ids)
-    state.dirty.add(replica.set_key.set_id)
+    state.dirty.add(replica.set_id)
 
 
 def note_readers_left(state: State, event: ReadersLeft, now_ms: float) -> None:

@@ -26,7 +26,7 @@ class State(Struct, kw_only=True):
     """Everything the core knows.
 
     `tasks` holds all known tasks by job id, finished ones included; `by_task` finds them by tenant and task id.
-    `runs` maps run ids to job ids. `counting` holds submitted tasks whose prompt is being tokenized. `readerless` says
+    `routes` gives the sets that serve a model under one of its names. `runs` maps run ids to job ids. `counting` holds submitted tasks whose prompt is being tokenized. `readerless` says
     when a running task without readers is to be cancelled. `writes_pending` counts records on their way to the disk.
     `ended` and `logs` are in order of their end (values: when, and bytes of the kept stream). `dirty` names the sets
     in which something may have become movable. `out` gathers the effects of the event being handled.
@@ -35,7 +35,7 @@ class State(Struct, kw_only=True):
     host: HostPlan
     replicas: dict[str, Replica]
     sets: dict[str, ReplicaSet]
-    routes: dict[tuple[Engine, str], tuple[str, ...]]
+    routes: dict[tuple[Engine, str], tuple[ReplicaSet, ...]]
     tasks: dict[str, Task] = field(default_factory=dict)
     by_task: dict[str, dict[str, str]] = field(default_factory=dict)
     counting: dict[str, Task] = field(default_factory=dict)
@@ -112,8 +112,6 @@ def build(plans: tuple[PoolPlan, ...], host: HostPlan) -> State:
         replica = Replica(plan=plan, set_key=set_key(plan, None))
         state.replicas[plan.pool_id] = replica
         join_set(state, replica)
-        for ref in plan.model_refs:
-            state.routes[plan.engine, ref] = (*state.routes.get((plan.engine, ref), ()), plan.pool_id)
     return state
 
 
@@ -123,8 +121,19 @@ def join_set(state: State, replica: Replica) -> None:
     home = state.sets.get(set_id)
     if home is None:
         home = state.sets[set_id] = ReplicaSet(replica.set_key, set_id)
+    replica.set_id = set_id
     home.members = sorted([*home.members, replica], key=lambda member: member.pool_id)
-    state.dirty.add(set_id)
+    for ref in replica.plan.model_refs:
+        known = state.routes.get((replica.plan.engine, ref), ())
+        if home not in known:
+            state.routes[replica.plan.engine, ref] = (*known, home)
+    touch(state, replica)
+
+
+def touch(state: State, replica: Replica) -> None:
+    """Something about a replica changed that decides what its set can do: count again, and look for moves."""
+    state.sets[replica.set_id].recount()
+    state.dirty.add(replica.set_id)
 
 
 def move_waiting(state: State, source: ReplicaSet, target: ReplicaSet) -> None:

@@ -28,7 +28,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.lifecycle import Ignored, Move, Phase, Signal, decide
 from supervisor.core.replicas import Replica, Step, StepState, Stopping, Wanted
-from supervisor.core.state import State, join_set, move_waiting, set_key
+from supervisor.core.state import State, join_set, move_waiting, set_key, touch
 from supervisor.wire.codes import Code, Reason
 
 INSPECT_WITHIN_MS = 30_000
@@ -53,7 +53,7 @@ def _enter(state: State, replica: Replica, phase: Phase, now_ms: float, *, due_m
     replica.due_ms = due_ms
     if due_ms is not None:
         state.agenda.add(due_ms, Alarm.WORKER_PHASE, replica.pool_id)
-    state.dirty.add(replica.set_key.set_id)
+    touch(state, replica)
     state.out.append(NoteWorker(replica.pool_id, replica.incarnation, phase, replica.cause))
 
 
@@ -210,7 +210,7 @@ _MOVES: dict[Move, Callable[[State, Replica, float, str | None], None]] = {
 
 def _fail_fast(state: State, replica: Replica) -> None:
     """No CPU, no hope: what waits for workers that cannot come back is told so at once (ORCH-3018)."""
-    home = state.sets[replica.set_key.set_id]
+    home = state.sets[replica.set_id]
     hopeless = (Phase.UNPLACED, Phase.BROKEN)
     if all(member.phase in hopeless for member in home.members):
         reason = Reason.NO_GPU if replica.phase is Phase.UNPLACED else Reason.ENGINE
@@ -268,12 +268,13 @@ def _rejoin(state: State, replica: Replica, engine_version: str) -> None:
     key = set_key(replica.plan, engine_version)
     if key == replica.set_key:
         return
-    old = state.sets[replica.set_key.set_id]
+    old = state.sets[replica.set_id]
     old.members.remove(replica)
+    old.recount()
     replica.set_key = key
     join_set(state, replica)
     if old.key.engine_version is None or not old.members:
-        move_waiting(state, old, state.sets[key.set_id])
+        move_waiting(state, old, state.sets[replica.set_id])
 
 
 def note_devices(state: State, event: DevicesSeen, now_ms: float) -> None:
