@@ -1,0 +1,84 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+N ?= 200
+KEEP ?=
+export XDG_CACHE_HOME ?= $(HOME)/.cache
+
+.PHONY: demo test check format sim accept bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "orchctl needs Python 3.11 or newer; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: requirements.lock pyproject.toml | $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/.demo
+
+model: | $(VENV)/.made
+	$(BIN)/python tools/fetch_demo.py
+
+# A daemon with a real engine and a real model: Ready, one answer, status. KEEP=1 leaves it running.
+demo: $(VENV)/.demo model
+	$(BIN)/python -m tools.demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.dev model
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_tidy.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# N seeds of the simulated world; a failing seed is printed and kept.
+sim: $(VENV)/.dev
+	$(BIN)/python -m tests.sim --seeds $(N) --jobs 2
+
+# The long runs: N cycles of kill -9 under load and the like.
+accept: $(VENV)/.dev
+	ACCEPT_CYCLES=$(N) $(BIN)/pytest -m accept --timeout 3600 tests/acceptance
+
+# The tests of the real engines alone.
+engines: $(VENV)/.dev model
+	$(BIN)/pytest -m "engines or fidelity" tests/engines
+
+# The true llama-server binary, built once (10 to 30 minutes on 2 cores), cached, and its own tests.
+engines-llamacpp: $(VENV)/.dev
+	$(BIN)/python tools/build_llama_server.py
+	$(BIN)/pytest -m fidelity tests/engines
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.run
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m bench.run --quick
+
+# For a host with a real NVIDIA GPU; says so and ends elsewhere.
+gpu-check: $(VENV)/.demo
+	$(BIN)/python -m tools.gpu_check
+
+# Maps every ORCH id of the spec to its tests and writes docs/conformance.md.
+conformance: $(VENV)/.dev model
+	$(BIN)/pytest -q -n 2 --dist worksteal -p tests.support.conformance --conformance docs/conformance.md
+
+lock: $(VENV)/.dev
+	$(BIN)/pip install --quiet 'uv>=0.9,<1'
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --extra demo pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --extra demo --extra dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .demo bench/build bench/results .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,128 @@
+"""The whole config of a daemon, validated and frozen: what may be said, and what must agree between pools.
+
+Reads no file and no environment. Relative paths are resolved against `base` of the validation context, where given.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from supervisor.config.agreement import find_disagreements, find_duplicate_ids
+from supervisor.config.fields import (
+    Count,
+    FilePath,
+    Finding,
+    GraceMs,
+    Host,
+    ModelRef,
+    Program,
+    Section,
+    SocketPath,
+    refuse,
+)
+from supervisor.config.models import ModelArtifact, ModelFile, artifact_of, find_model_problems
+from supervisor.config.pool import PoolConfig
+from supervisor.wire.codes import Engine
+
+POOLS_MAX = 256
+PORT_MAX = 65_535
+
+
+class Durability(StrEnum):
+    """What an accepted task survives: a power cut (`full`, the default), or only a killed daemon (`normal`)."""
+
+    FULL = "full"
+    NORMAL = "normal"
+
+
+class Mode(StrEnum):
+    """Whether unknown keys are errors (`strict`, the default) or warnings (`compat`) (ORCH-3030)."""
+
+    STRICT = "strict"
+    COMPAT = "compat"
+
+
+class ListenConfig(Section):
+    """Where the daemon answers. Port 0 takes any free port; without `socket` it is the default of the user."""
+
+    host: Host = "127.0.0.1"
+    port: Annotated[Count, Field(ge=0, le=PORT_MAX)] = 8090
+    socket: SocketPath | None = None
+
+
+class EngineConfig(Section):
+    """What holds for every pool of one engine: its program, a path or a name in PATH."""
+
+    binary: Program | None = None
+
+
+class RetentionConfig(Section):
+    """How long finished tasks can be read, and how many ids are remembered at least."""
+
+    finished_ms: Annotated[Count, Field(ge=1_000, le=604_800_000)] = 600_000
+    finished_bytes_max: Annotated[Count, Field(ge=65_536, le=2**40)] = 268_435_456
+    ids_min: Annotated[Count, Field(ge=10_000, le=10_000_000)] = 10_000
+
+
+class StreamConfig(Section):
+    """Readers of a stream: patience with a missing one (-1 runs to the end) and with one that does not read."""
+
+    disconnect_grace_ms: GraceMs = 5_000
+    write_stall_ms: Annotated[Count, Field(ge=100, le=600_000)] = 30_000
+
+
+class ShutdownConfig(Section):
+    """How long SIGTERM waits for what is running."""
+
+    drain_ms: Annotated[Count, Field(ge=0, le=86_400_000)] = 30_000
+
+
+class Config(Section):
+    """One daemon. `state_dir`, `log_dir` and `listen.socket` are None where left out: see `plan_places`."""
+
+    pools: Annotated[tuple[PoolConfig, ...], Field(min_length=1, max_length=POOLS_MAX)]
+    listen: ListenConfig = ListenConfig()
+    state_dir: FilePath | None = None
+    log_dir: FilePath | None = None
+    durability: Durability = Durability.FULL
+    mode: Mode = Mode.STRICT
+    models: Mapping[ModelRef, ModelFile] = {}
+    engines: Mapping[Engine, EngineConfig] = {}
+    retention: RetentionConfig = RetentionConfig()
+    stream: StreamConfig = StreamConfig()
+    shutdown: ShutdownConfig = ShutdownConfig()
+
+    def pool(self, pool_id: str) -> PoolConfig | None:
+        """The pool of that id."""
+        return next((pool for pool in self.pools if pool.id == pool_id), None)
+
+    def artifact(self, model_ref: str) -> ModelArtifact | None:
+        """The file behind a model reference, None where `models` does not declare it."""
+        return artifact_of(self.models, model_ref)
+
+    def model_refs(self, model_ref: str) -> frozenset[str]:
+        """Every reference that means the same model: itself, its digest, and the other names of that digest."""
+        artifact = self.artifact(model_ref)
+        if artifact is None:
+            return frozenset({model_ref})
+        declared = {ref: self.artifact(ref) for ref in self.models}
+        same = {ref for ref, other in declared.items() if other is not None and other.digest == artifact.digest}
+        return frozenset({model_ref, artifact.digest, *same})
+
+    def binary(self, pool: PoolConfig) -> str | None:
+        """The program of a pool's engine, None where the adapter's own default holds."""
+        engine = self.engines.get(pool.engine)
+        return pool.launch.binary or (engine.binary if engine is not None else None)
+
+    def grace_ms(self, pool: PoolConfig) -> int:
+        """The disconnect grace of a pool, -1 for none."""
+        own = pool.disconnect_grace_ms
+        return own if own is not None else self.stream.disconnect_grace_ms
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        findings: list[Finding] = [*find_duplicate_ids(self.pools), *find_model_problems(self.models)]
+        refuse("config", findings or find_disagreements(self.pools, self.models))
+        return self

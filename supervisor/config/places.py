@@ -1,0 +1,22 @@
+"""Where this daemon keeps its state, logs and socket, once the config and the user's defaults are put together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.config.model import Config
+from supervisor.config.paths import Defaults
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Absolute paths; nothing says that they exist."""
+
+    state_dir: Path
+    log_dir: Path
+    socket: Path
+
+
+def plan_places(config: Config, defaults: Defaults) -> Places:
+    """What the config says, else the default; logs go below the state folder unless told otherwise."""
+    state_dir = config.state_dir or defaults.state_dir
+    return Places(state_dir, config.log_dir or state_dir / "logs", config.listen.socket or defaults.socket)

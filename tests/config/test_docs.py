@@ -1,0 +1,52 @@
+"""The page on the config names every key that there is, with the default that the model really has."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base import LaunchSpec
+from adapters.llamacpp_launch import placeholders
+from supervisor.config.launch import PLACEHOLDERS
+from supervisor.config.schema import schema
+
+PAGE = (Path(__file__).parents[2] / "docs" / "config.md").read_text()
+SCHEMA = schema()
+ROWS = dict(re.findall(r"^\| (?:↳ )?`([a-z_.]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
+
+
+def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The keys of a section that hold a value of their own, with their schema."""
+    for name, node in section["properties"].items():
+        target = SCHEMA["$defs"].get(node.get("$ref", "").rpartition("/")[2], {})
+        if "properties" in target:
+            yield from leaves(target, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", node
+
+
+SECTIONS = (SCHEMA, SCHEMA["$defs"]["PoolConfig"], SCHEMA["$defs"]["ClassConfig"])
+KEYS = [leaf for section in SECTIONS for leaf in leaves(section)]
+
+
+@pytest.mark.parametrize(("key", "node"), KEYS, ids=[key for key, _ in KEYS])
+def test_a_key_has_a_row_with_its_real_default(key: str, node: dict[str, Any]) -> None:
+    default = node.get("default")
+
+    assert key in ROWS
+    if isinstance(default, bool | int | str):
+        assert ROWS[key] == f"`{str(default).lower()}`"
+
+
+def test_no_row_is_about_a_key_that_is_gone() -> None:
+    assert set(ROWS) == {key for key, _ in KEYS}
+
+
+def test_the_placeholders_of_a_command_are_those_that_the_adapter_fills_in() -> None:
+    spec = LaunchSpec(
+        pool_id="a", model_path="m", model_name="a", ctx=1, slots=1, port=1, api_key="k", devices=["GPU-0"]
+    )
+
+    assert set(placeholders(spec)) == PLACEHOLDERS == set(re.findall(r"`\{([a-z_]+)\}`", PAGE))

@@ -1,0 +1,59 @@
+"""Every example of the project loads as it stands, the spec's own one with the warnings that it deserves."""
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.config.load import load
+from supervisor.config.schema import known_keys
+from supervisor.wire.codes import Engine, FullPolicy
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/*.yaml")), ids=lambda path: path.name)
+def test_an_example_loads(path: Path) -> None:
+    loaded = load(path)
+
+    assert loaded.config.pools
+    assert loaded.source == path
+
+
+@pytest.mark.orch("ORCH-3030")
+def test_the_spec_example_loads_and_says_what_its_pools_still_miss() -> None:
+    path = EXAMPLES / "pools.yaml"
+
+    loaded = load(path)
+
+    assert [pool.engine for pool in loaded.config.pools] == [Engine.LLAMACPP, Engine.VLLM, Engine.TGI]
+    assert [pool.devices for pool in loaded.config.pools] == [(0,), (1,), (0, 1)]
+    assert loaded.config.pools[2].tensor_split == (0.67, 0.33)
+    assert loaded.config.pools[2].queue.full_policy == FullPolicy.DROP_LRU
+    assert [warning.partition(": ")[0] for warning in loaded.warnings] == [
+        f"{path}:{line}" for line in ("4:12", "21:12", "29:12")
+    ]
+
+
+def test_the_demo_has_no_warning_and_keeps_everything_in_one_folder() -> None:
+    loaded = load(EXAMPLES / "demo.yaml")
+
+    config = loaded.config
+    [pool] = config.pools
+    artifact = config.artifact(pool.model)
+    demo = EXAMPLES.parent / ".demo"
+    assert loaded.warnings == []
+    assert artifact is not None
+    assert {config.state_dir, config.listen.socket, artifact.path.parent} == {
+        demo / "state",
+        demo / "control.sock",
+        demo / "models",
+    }
+
+
+def test_the_pools_of_the_spec_example_use_only_keys_that_the_schema_offers() -> None:
+    words = {
+        line.strip(" -").partition(":")[0] for line in (EXAMPLES / "pools.yaml").read_text().splitlines() if ":" in line
+    }
+
+    offered = {*known_keys(()), *known_keys(("pools", 0)), *known_keys(("pools", 0, "admission"))}
+    assert {word for word in words if word.isidentifier()} <= offered
