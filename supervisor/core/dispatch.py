@@ -37,7 +37,7 @@ def _start(state: State, replica: Replica, task: Task, now_ms: float) -> None:
     task.attempt += 1
     if not task.emitted:
         task.queue_time_ms = now_ms - task.admitted_ms
-    task.phase = Running(replica.pool_id, replica.incarnation, run_id, now_ms)
+    task.phase = task.last_run = Running(replica.pool_id, replica.incarnation, run_id, now_ms)
     replica.runs[run_id] = task.job_id
     state.runs[run_id] = task.job_id
     if placement.needs_worker_alone(task, replica):

@@ -128,7 +128,7 @@ class InspectEngine(Struct, frozen=True):
     incarnation: int
 
 
-class TestEngine(Struct, frozen=True):
+class RunSelfTest(Struct, frozen=True):
     """Run the self-test (ORCH-3049). Ends in StepPassed each, then EngineTested or StepFailed."""
 
     pool_id: str
@@ -149,14 +149,6 @@ class NoteWorker(Struct, frozen=True):
     incarnation: int
     phase: str
     cause: str | None
-    restart_reason: str | None = None
-
-
-class NoteVictim(Struct, frozen=True):
-    """A waiting task was dropped for a newcomer (policy), for the log and the metrics."""
-
-    task: Task
-    policy: str
 
 
 class CompleteHalt(Struct, frozen=True):
@@ -180,9 +172,8 @@ Effect = (
     | SpawnEngine
     | AwaitHealth
     | InspectEngine
-    | TestEngine
+    | RunSelfTest
     | StopEngine
     | NoteWorker
-    | NoteVictim
     | CompleteHalt
 )

@@ -17,6 +17,8 @@ def finish(state: State, task: Task, outcome: Outcome) -> None:
     state.writes_pending += 1
     if outcome.finish_reason is FinishReason.CANCELED:
         state.counts.canceled += 1
+    elif outcome.is_dropped:
+        state.counts.dropped += 1
     else:
         state.counts.finished += 1
     for ticket in state.cancel_tickets.pop(task.job_id, ()):

@@ -247,10 +247,12 @@ class HaltRequested(Struct, frozen=True):
 
 
 class TasksRestored(Struct, frozen=True):
-    """Read from the journal at start: unfinished tasks in their old order, and finished ones, oldest first."""
+    """Read from the journal at start: unfinished tasks in their old order; finished ones, oldest first, each with the
+    bytes of its stream.
+    """
 
     unfinished: tuple[Task, ...]
-    finished: tuple[Task, ...]
+    finished: tuple[tuple[Task, int], ...]
 
 
 class TimePassed(Struct, frozen=True):

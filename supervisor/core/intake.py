@@ -1,7 +1,7 @@
 """From the submitted task to the waitlist: admission, the durable record, the answer, the cancel."""
 
 from supervisor.core import endings
-from supervisor.core.admission import PROMPT_TOKENS_EXTRA, Admitted, MustCount, admit, predict_start
+from supervisor.core.admission import RETRY_FULL_MS, Admitted, MustCount, admit
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import (
     AbortRun,
@@ -10,7 +10,6 @@ from supervisor.core.effects import (
     AnswerRefused,
     CommitAccept,
     CountTokens,
-    NoteVictim,
 )
 from supervisor.core.events import AcceptsCommitted, AcceptsFailed, CancelRequested, TasksRestored, TokensCounted
 from supervisor.core.refusals import Refused
@@ -27,17 +26,6 @@ from supervisor.core.tasks import (
     Waiting,
 )
 from supervisor.wire.codes import Code, FinishReason, FullPolicy, Reason
-
-__all__ = [
-    "PROMPT_TOKENS_EXTRA",
-    "cancel",
-    "note_accepts_committed",
-    "note_accepts_failed",
-    "note_tokens_counted",
-    "predict_start",
-    "restore",
-    "submit",
-]
 
 
 def submit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = None) -> None:
@@ -95,10 +83,15 @@ def _index(state: State, task: Task) -> None:
 def _drop_victim(state: State, victim: Task, policy: FullPolicy) -> None:
     endings.take_from_waitlist(state, victim)
     code = Code.QUEUE_FULL_DROP_LRU if policy is FullPolicy.DROP_LRU else Code.ADMISSION_REJECT
-    state.out.append(NoteVictim(victim, policy))
-    state.counts.finished -= 1  # a victim is counted as dropped, not as finished
-    state.counts.dropped += 1
-    endings.fail(state, victim, code, Reason.QUEUE_FULL, "It was dropped from the full queue.", 1_000)
+    refused = Refused(
+        code=code,
+        reason=Reason.QUEUE_FULL,
+        message="It was dropped from the full queue.",
+        retry_after_ms=RETRY_FULL_MS,
+        policy=policy,
+        engine=victim.engine,
+    )
+    endings.finish(state, victim, Outcome(error=refused, emitted=victim.emitted, is_dropped=True))
 
 
 def note_tokens_counted(state: State, event: TokensCounted, now_ms: float) -> None:
@@ -187,10 +180,10 @@ def restore(state: State, event: TasksRestored, now_ms: float) -> None:
 
     A best-effort task that was running may have delivered tokens that no re-run can repeat: it ends as WORKER_RESET.
     """
-    for task in event.finished:
+    for task, log_bytes in event.finished:
         assert isinstance(task.phase, Ended)
         _index(state, task)
-        endings.remember(state, task, task.phase.outcome, len(task.body), task.phase.at_ms)
+        endings.remember(state, task, task.phase.outcome, log_bytes, task.phase.at_ms)
     endings.bound_logs(state)
     for task in event.unfinished:
         _index(state, task)

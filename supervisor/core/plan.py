@@ -27,6 +27,7 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     quant: str | None
     ctx: int | None
     slots: int
+    tensor_split: tuple[float, ...] | None
     sampler_profile_version: str
     determinism: Determinism
     is_batch_invariant: bool

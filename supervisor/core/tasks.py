@@ -22,6 +22,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     tokens_out: int = 0
     emitted: int = 0
     decode_ms: float = 0.0
+    is_dropped: bool = False
+    """A victim of the full-queue policy."""
 
 
 class Accepting(Struct, gc=False):
@@ -103,6 +105,7 @@ class Task(Struct, kw_only=True, gc=False):
     queue_position: int = 0
     predicted_start_ms: int | None = None
     queue_time_ms: float = 0.0
+    last_run: Running | None = None
 
     @property
     def is_strict(self) -> bool:

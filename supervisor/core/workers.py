@@ -12,9 +12,9 @@ from supervisor.core.effects import (
     AwaitHealth,
     InspectEngine,
     NoteWorker,
+    RunSelfTest,
     SpawnEngine,
     StopEngine,
-    TestEngine,
     VerifyModel,
 )
 from supervisor.core.events import (
@@ -106,7 +106,7 @@ def _inspect(state: State, replica: Replica, now_ms: float, cause: str | None) -
 def _test(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
     _end_step(replica, now_ms, StepState.PASSED, cause)
     _enter(state, replica, Phase.TESTING, now_ms, due_ms=now_ms + TEST_WITHIN_MS)
-    state.out.append(TestEngine(replica.pool_id, replica.incarnation))
+    state.out.append(RunSelfTest(replica.pool_id, replica.incarnation))
 
 
 def _serve(state: State, replica: Replica, now_ms: float, _: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from supervisor.wire.codes import Determinism, Engine, FinishReason, KvHint, Priority, Workload
 from supervisor.wire.errors import ErrorEnvelope
@@ -61,6 +61,13 @@ class SubmitTask(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults
         UNSET
     )
     sampler: Sampler | UnsetType = UNSET
+
+    def sampler_values(self) -> dict[str, float | int]:
+        """The overrides that the task asks for, by name."""
+        if not isinstance(self.sampler, Sampler):
+            return {}
+        given = structs.asdict(self.sampler)
+        return {name: value for name, value in given.items() if value is not UNSET}
 
 
 class Accepted(Struct, kw_only=True):
