@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 
 class PlanError(Exception):
     """The launch cannot be planned as configured: a refused flag, a missing value. The text is one sentence."""
@@ -20,8 +22,8 @@ class LaunchSpec:
     """Everything an engine process is started with.
 
     `devices` are GPU UUIDs in mask order; `api_key` is the random key of this one worker; `ctx` is the context of each
-    slot in tokens; `command` replaces the adapter's own command line (placeholders `{port} {model_path} {ctx} {slots}
-    {api_key} {config_dir} {python}`); `simulated` says that the devices are not real, so that nothing may be
+    slot in tokens; `command` replaces the adapter's own command line (placeholders `{port} {model_path} {model_name} {ctx}
+    {ctx_total} {slots} {api_key} {config_dir} {python} {pool_id}`, where ctx_total is ctx * slots); `simulated` says that the devices are not real, so that nothing may be
     refused for spilling to a CPU that is all there is.
     """
 
@@ -57,7 +59,7 @@ class LaunchPlan:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One HTTP request to an engine. `headers` holds neither Host, Content-Length nor the key: the client adds those."""
+    """One HTTP request to an engine. `headers` holds no Host, Content-Length or key: the client adds those."""
 
     method: str
     path: str
@@ -79,9 +81,11 @@ class CompletionCall:
     ignore_eos: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One piece of text from the engine, whole UTF-8. `count` is the engine's own number of tokens so far."""
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """One piece of text from the engine, whole UTF-8. `count` is the engine's own number of tokens so far.
+
+    A Struct, unlike its siblings: one is made per token, and a frozen dataclass costs ten times as much to make.
+    """
 
     text: str
     count: int
@@ -120,9 +124,9 @@ Decoded = Token | Finished | EngineError
 
 
 class StreamDecoder(Protocol):
-    """Bytes of a response body in, tokens out. Never raises on any input; after Finished or EngineError it gives nothing.
+    """Bytes of a response body in, tokens out. Never raises on any input.
 
-    Giving the same bytes in other pieces gives the same tokens.
+    After Finished or EngineError it gives nothing. Giving the same bytes in other pieces gives the same tokens.
     """
 
     def feed(self, data: bytes | memoryview) -> list[Decoded]:
@@ -187,7 +191,7 @@ class ExitExplanation:
 
 @dataclass(frozen=True, slots=True)
 class StopPlan:
-    """How this engine is stopped: signals to its process group with the wait after each, in seconds; KILL comes last."""
+    """How this engine is stopped: signals to its process group, the wait after each in seconds; KILL comes last."""
 
     steps: tuple[tuple[int, float], ...]
 

@@ -69,6 +69,7 @@ def _end_step(replica: Replica, now_ms: float, state: StepState, detail: str | N
 
 def _verify(state: State, replica: Replica, now_ms: float, _: str | None) -> None:
     replica.steps = []
+    replica.cause = None
     if replica.plan.unplannable is not None:
         replica.cause = replica.plan.unplannable
         _enter(state, replica, Phase.BROKEN, now_ms)

@@ -1,21 +1,15 @@
-"""What the HTTP edge asks of the daemon. The runtime implements it; the edge only parses, authenticates and translates."""
+"""What the HTTP edge asks of the daemon. The runtime implements it; the edge parses, authenticates and translates."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.core.refusals import Refused
+from supervisor.runtime.caller import Caller
 from supervisor.runtime.tasklog import TaskLog
 from supervisor.wire.pools import HostStatus, PoolChange, PoolHealth, ReplicaSetPage
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `is_operator` is true on the control socket, where peer credentials stand in for a key."""
-
-    tenant: str
-    is_operator: bool = False
+__all__ = ["Caller", "Service"]
 
 
 class Service(Protocol):

@@ -1,0 +1,209 @@
+"""Asks the daemon: HTTP/1.1 over its Unix socket, with the standard library, one connection for each request.
+
+Gives typed replies and raises VerbError; every foreign exception is translated here, once. Prints nothing.
+"""
+
+import http.client
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from orchctl.exits import BrokenOffError, ExitCode, RefusedError, UnreachableError, VerbError, usage
+from orchctl.sse import Event, EventParser, FrameTooLongError
+from supervisor.wire.errors import ErrorEnvelope
+from supervisor.wire.pools import DrainRequest, HostStatus, PoolChange, PoolHealth
+from supervisor.wire.tasks import Accepted, SubmitTask, TaskView
+
+ANSWER_S = 15.0
+"""The longest wait for the daemon to answer a request."""
+
+SILENCE_S = 45.0
+"""The longest silence of a stream: it says something every 15 s even while a task waits."""
+
+REPLY_BYTES_MAX = 64 * 2**20
+PIECE_BYTES_MAX = 65_536
+SOCKET_PATH_BYTES_MAX = 107
+
+T = TypeVar("T")
+
+_TO_START_IT = "start it with `orchctl serve --config FILE`, or name its socket with `--socket PATH`"
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection whose other end is a path."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket. Raises OSError."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """One daemon. Every method raises RefusedError, UnreachableError or another VerbError, and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        if len(str(path).encode(errors="surrogateescape")) > SOCKET_PATH_BYTES_MAX or "\0" in str(path):
+            raise usage(f"a socket path is at most {SOCKET_PATH_BYTES_MAX} bytes long", "name a shorter one")
+        self.path = path
+
+    def status(self) -> HostStatus:
+        """The whole host."""
+        return self._ask("GET", "/v1/status", HostStatus)
+
+    def pool(self, pool_id: str) -> PoolHealth:
+        """One pool."""
+        return self._ask("GET", f"{_pool(pool_id)}/health", PoolHealth, not_found=_LIST_POOLS)
+
+    def drain(self, pool_id: str, request: DrainRequest) -> PoolChange:
+        """Stop giving tasks to a pool."""
+        body = msgspec.json.encode(request)
+        return self._ask("POST", f"{_pool(pool_id)}/drain", PoolChange, body=body, not_found=_LIST_POOLS)
+
+    def resume(self, pool_id: str) -> PoolChange:
+        """Undo a drain."""
+        return self._ask("POST", f"{_pool(pool_id)}/resume", PoolChange, body=b"{}", not_found=_LIST_POOLS)
+
+    def submit(self, task: SubmitTask) -> Accepted:
+        """Hand a task in; it is on disk when this comes back."""
+        return self._ask("POST", "/v1/tasks", Accepted, body=msgspec.json.encode(task))
+
+    def task(self, task_id: str) -> TaskView:
+        """One task."""
+        return self._ask("GET", _task(task_id), TaskView, not_found=_CHECK_TASK)
+
+    def cancel(self, task_id: str) -> int:
+        """End a task. Gives the number of token frames that its stream ever shows."""
+        with self._open("POST", f"{_task(task_id)}/cancel", body=b"", not_found=_CHECK_TASK) as reply:
+            return _count(reply.headers.get("X-Tokens-Emitted"))
+
+    def events(self, task_id: str, after: str | None) -> Iterator[Event]:
+        """A task's stream from behind the event with the id `after`, until the body ends, complete or not."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after is not None else {})
+        route = f"{_task(task_id)}/stream"
+        with self._open("GET", route, headers=headers, silence_s=SILENCE_S, not_found=_CHECK_TASK) as reply:
+            parser = EventParser()
+            for piece in self._pieces(reply):
+                try:
+                    yield from parser.feed(piece)
+                except FrameTooLongError:
+                    raise _nonsense(self.path) from None
+
+    def logs(self, pool_id: str, *, lines: int, follow: bool) -> Iterator[bytes]:
+        """The last lines that the engine of a pool wrote, and with `follow` what it writes from now on, in pieces."""
+        query = urlencode({"lines": lines, "follow": int(follow)})
+        silence_s = None if follow else ANSWER_S
+        with self._open("GET", f"{_pool(pool_id)}/logs?{query}", silence_s=silence_s, not_found=_LIST_POOLS) as reply:
+            yield from self._pieces(reply)
+
+    def _ask(
+        self, method: str, route: str, shape: type[T], *, body: bytes | None = None, not_found: str | None = None
+    ) -> T:
+        with self._open(method, route, body=body, not_found=not_found) as reply:
+            text = self._body(reply)
+        try:
+            return msgspec.json.decode(text, type=shape)
+        except msgspec.DecodeError:
+            raise _nonsense(self.path) from None
+
+    @contextmanager
+    def _open(
+        self,
+        method: str,
+        route: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float | None = ANSWER_S,
+        not_found: str | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The successful answer to one request, its body still to be read."""
+        connection = UnixConnection(self.path, ANSWER_S)
+        sent = {"Content-Type": "application/json"} if body else {}
+        try:
+            with _translated(self.path):
+                connection.request(method, route, body=body, headers={**sent, **(headers or {})})
+                peer = connection.sock
+                reply = connection.getresponse()
+            if reply.status >= http.HTTPStatus.BAD_REQUEST:
+                raise self._refusal(reply, not_found)
+            peer.settimeout(silence_s)
+            yield reply
+        finally:
+            connection.close()
+
+    def _refusal(self, reply: http.client.HTTPResponse, not_found: str | None) -> VerbError:
+        """The daemon's own words for an answer that is not a success."""
+        body = self._body(reply)
+        try:
+            envelope = msgspec.json.decode(body, type=ErrorEnvelope)
+        except msgspec.DecodeError:
+            return _nonsense(self.path)
+        return RefusedError(envelope, not_found if reply.status == http.HTTPStatus.NOT_FOUND else None)
+
+    def _body(self, reply: http.client.HTTPResponse) -> bytes:
+        with _translated(self.path):
+            body = reply.read(REPLY_BYTES_MAX + 1)
+        if len(body) > REPLY_BYTES_MAX:
+            raise _nonsense(self.path)
+        return body
+
+    def _pieces(self, reply: http.client.HTTPResponse) -> Iterator[bytes]:
+        """The body as it arrives: nothing is held back to fill a buffer."""
+        while True:
+            with _translated(self.path):
+                piece = reply.read1(PIECE_BYTES_MAX)
+            if not piece:
+                return
+            yield piece
+
+
+_LIST_POOLS = "list the pools with `orchctl status`"
+_CHECK_TASK = "check the id; finished tasks are forgotten after a while"
+
+
+def _pool(pool_id: str) -> str:
+    return f"/v1/pools/{quote(pool_id, safe='', errors='surrogateescape')}"
+
+
+def _task(task_id: str) -> str:
+    return f"/v1/tasks/{quote(task_id, safe='', errors='surrogateescape')}"
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+
+
+def _nonsense(path: Path) -> VerbError:
+    return UnreachableError(
+        f"what answers at {path} does not speak as this version of orchctl does",
+        "compare `orchctl --version` with the daemon's",
+    )
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """What the operating system and http.client raise, as sentences."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UnreachableError(f"no daemon answers at {path} (there is no such socket)", _TO_START_IT) from None
+    except (ConnectionRefusedError, NotADirectoryError):
+        raise UnreachableError(f"no daemon answers at {path} (nothing listens there)", _TO_START_IT) from None
+    except PermissionError:
+        cause = f"this user may not use the socket {path}"
+        raise VerbError(ExitCode.NOT_PERMITTED, cause, "run it as root or as the user of the daemon") from None
+    except TimeoutError:
+        raise UnreachableError(f"the daemon at {path} does not answer", "look at its log, or try again") from None
+    except (OSError, http.client.HTTPException):
+        cause = f"the daemon at {path} broke the connection"
+        raise BrokenOffError(cause, "see whether it runs with `orchctl status`") from None

@@ -1,0 +1,67 @@
+"""`orchctl validate`: read a config as the daemon would, and say what is wrong with it and where."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+
+from orchctl.exits import ExitCode, VerbError
+from orchctl.render import Output, OutputKind, say, show
+
+
+class ProblemView(Struct, kw_only=True):
+    """One thing to fix. `line` and `column` count from 1, 0 stands for the whole file; `pointer` is a JSON pointer."""
+
+    file: str
+    line: int
+    column: int
+    pointer: str
+    message: str
+
+
+class Verdict(Struct, kw_only=True):
+    """What `-o json` prints."""
+
+    file: str
+    valid: bool
+    problems: list[ProblemView]
+    warnings: list[str]
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The config.")],
+    output: Output = OutputKind.TABLE,
+) -> None:
+    """Check a config and start nothing.
+
+    Exit 78 where it cannot be used, with each problem and its place.
+    """
+    verdict, lines = judge(file)
+    if not output.is_for_programs:
+        for line in [*verdict.warnings, *lines]:
+            say(line)
+    if verdict.valid or output.is_for_programs:
+        show(verdict, output, lambda: [_praise(verdict)])
+    if not verdict.valid:
+        raise VerbError(ExitCode.CONFIG, f"{file} cannot be used", f"mend it, then `orchctl validate {file}`")
+
+
+def judge(file: Path) -> tuple[Verdict, list[str]]:
+    """The verdict, and its problems as lines for a person."""
+    from supervisor.config.load import load  # noqa: PLC0415  (pydantic: `orchctl --help` must not wait for it)
+    from supervisor.config.problems import ConfigError  # noqa: PLC0415  (as above)
+
+    try:
+        loaded = load(file)
+    except ConfigError as error:
+        problems = [
+            ProblemView(file=one.file, line=one.line, column=one.column, pointer=one.pointer, message=one.message)
+            for one in error.problems
+        ]
+        return Verdict(file=str(file), valid=False, problems=problems, warnings=[]), str(error).splitlines()
+    return Verdict(file=str(file), valid=True, problems=[], warnings=list(loaded.warnings)), []
+
+
+def _praise(verdict: Verdict) -> str:
+    return f"{verdict.file} is valid" + (f", with {len(verdict.warnings)} warnings" if verdict.warnings else "")

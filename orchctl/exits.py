@@ -1,0 +1,94 @@
+"""How a verb ends: the exit codes, and the one sentence that goes with each that is not 0.
+
+Decides which code an answer of the daemon becomes. Prints nothing and never ends the process.
+"""
+
+from enum import IntEnum
+
+from supervisor.wire.codes import Code, Reason
+from supervisor.wire.errors import ErrorEnvelope
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every verb. 69 to 78 are those of sysexits.h; above 128 stands 128 + signal, as in a shell."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 69
+    TRY_LATER = 75
+    NOT_PERMITTED = 77
+    CONFIG = 78
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+class VerbError(Exception):
+    """A verb cannot go on. `cause` is a clause without a full stop; `next_step` says what to try, as an imperative."""
+
+    def __init__(self, code: ExitCode, cause: str, next_step: str | None = None) -> None:
+        super().__init__(cause)
+        self.code = code
+        self.cause = cause
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.next_step}" if self.next_step else self.cause
+
+
+class UnreachableError(VerbError):
+    """No daemon answered, or it went away in the middle of an answer. Asking again may help."""
+
+    def __init__(self, cause: str, next_step: str) -> None:
+        super().__init__(ExitCode.UNREACHABLE, cause, next_step)
+
+
+class BrokenOffError(UnreachableError):
+    """The daemon was reached and then lost: what was asked may have been done or not."""
+
+
+class RefusedError(VerbError):
+    """The daemon answered with an error envelope."""
+
+    def __init__(self, envelope: ErrorEnvelope, next_step: str | None = None) -> None:
+        super().__init__(exit_code_of(envelope), _clause(envelope.message), next_step or advice(envelope))
+        self.envelope = envelope
+
+
+def usage(cause: str, next_step: str | None = None) -> VerbError:
+    """The command line asks for something that cannot be meant."""
+    return VerbError(ExitCode.USAGE, cause, next_step)
+
+
+def exit_code_of(envelope: ErrorEnvelope) -> ExitCode:
+    """77 where the caller lacks the right, 75 where the same request may work later, else 1."""
+    if envelope.reason in (Reason.AUTH, Reason.SCOPE):
+        return ExitCode.NOT_PERMITTED
+    return ExitCode.TRY_LATER if envelope.retriable else ExitCode.FAILED
+
+
+def advice(envelope: ErrorEnvelope) -> str | None:
+    """What to try after a refusal, None where its message is all there is to say.
+
+    1. a right is missing: become somebody who has it;
+    2. a pool is not serving: look why;
+    3. anything else that is retriable: the same again, after the daemon's own hint;
+    4. a bug of the daemon: its log has the correlation id.
+    """
+    if envelope.reason in (Reason.AUTH, Reason.SCOPE):
+        return "run it as root or as the user of the daemon"
+    if envelope.code in (Code.POOL_UNREADY, Code.POOL_UNAVAILABLE, Code.REPLICA_EXHAUSTED):
+        pool = f" {envelope.pool_id}" if isinstance(envelope.pool_id, str) else ""
+        return f"see why with `orchctl status{pool}`"
+    if envelope.retriable:
+        wait_ms = envelope.retry_after_ms if isinstance(envelope.retry_after_ms, int) else 0
+        return f"try the same again in {max(1, -(-wait_ms // 1000))} s" if wait_ms else "try the same again"
+    if envelope.code is Code.INTERNAL:
+        return f"look for {envelope.correlation_id} in the log of the daemon"
+    return None
+
+
+def _clause(sentence: str) -> str:
+    """The sentence as the first half of another: without its full stop, and small unless it begins with a name."""
+    clause = sentence.strip().rstrip(".")
+    return clause[:1].lower() + clause[1:] if clause[1:2].islower() or clause[1:2] == " " else clause

@@ -1,0 +1,146 @@
+"""The pages of `orchctl status`: what is said about a host and about one pool, and in which order. Pure.
+
+What comes from the daemon goes through `one_line`: the words of a model or an engine never reach a terminal raw.
+"""
+
+import textwrap
+from collections.abc import Sequence
+
+from orchctl.durations import spoken
+from orchctl.pool_columns import pool_columns
+from orchctl.pool_words import pool_mark, state_style, state_word
+from orchctl.table import Column, lay_out
+from orchctl.terminal import Screen, Style, one_line
+from supervisor.wire.pools import DeviceView, HostStatus, PoolHealth, StepStatus
+
+LABEL_WIDTH = 12
+
+
+def host_page(status: HostStatus, screen: Screen, *, is_wide: bool) -> list[str]:
+    """The whole host: the daemon, what is wrong with the host, pools, what is wrong with each, devices."""
+    lines = [*_daemon_lines(status, screen), ""]
+    if status.pools:
+        table = lay_out(pool_columns(status, screen, is_wide=is_wide), screen)
+        lines.append(table[0])
+        for pool, row in zip(status.pools, table[1:], strict=True):
+            lines += [row, *_trouble(pool, screen)]
+    else:
+        lines += _wrapped("no pools yet; write one into the config", screen)
+    if status.devices:
+        lines += ["", *lay_out(_device_columns(status.devices, is_wide=is_wide), screen)]
+    return lines
+
+
+def pool_page(pool: PoolHealth, screen: Screen) -> list[str]:
+    """One pool: its state and cause, what it is made of, its figures, and the steps on the way to Ready."""
+    mark = screen.paint(pool_mark(pool, screen), state_style(pool))
+    lines = [f"{mark} {screen.paint(one_line(pool.pool_id), Style.BOLD)}  {state_word(pool)}"]
+    lines += _trouble(pool, screen)
+    for label, value in _facts(pool):
+        lines += _wrapped(f"{label:<{LABEL_WIDTH}}{one_line(value)}", screen, hang=LABEL_WIDTH)
+    if pool.steps:
+        lines += ["", screen.paint("steps to ready", Style.BOLD)]
+        lines += [line for step in pool.steps for line in _step_lines(step, screen)]
+    return lines
+
+
+def _daemon_lines(status: HostStatus, screen: Screen) -> list[str]:
+    dot = f" {screen.signs.dot} "
+    daemon = dot.join(
+        [
+            f"orchctl {one_line(status.version)}",
+            one_line(status.state),
+            f"up {spoken(status.uptime_ms)}",
+            f"pid {status.pid}",
+        ]
+    )
+    lines = _wrapped(daemon, screen)
+    if status.simulated is not None:
+        notice = f"SIMULATED GPUS: {one_line(status.simulated)} (NOTHING HERE RUNS ON A GPU)"
+        lines += _painted(notice, screen, Style.BOLD, Style.WARN)
+    if status.gpu_cause is not None:
+        lines += _painted(f"no usable GPU: {one_line(status.gpu_cause)}", screen, Style.BAD)
+    if not status.journal_writable:
+        lines += _painted("the journal is not writable: no new task is accepted", screen, Style.BAD)
+    return lines
+
+
+def _trouble(pool: PoolHealth, screen: Screen) -> list[str]:
+    """Why it is not ready, and when the next try is; nothing for a pool that serves without a remark."""
+    parts = [one_line(pool.cause)] if pool.cause else []
+    if pool.retry_in_ms is not None and not pool.ready:
+        parts.append(f"next try in {spoken(pool.retry_in_ms)}")
+    running = next((step.name for step in pool.steps if step.state == "running"), None)
+    if not parts and not pool.ready and running is not None:
+        parts.append(f"now: {one_line(running)}")
+    if not parts:
+        return []
+    return _painted(f"  {screen.signs.hook} {'; '.join(parts)}", screen, state_style(pool), hang=4)
+
+
+def _facts(pool: PoolHealth) -> list[tuple[str, str]]:
+    metrics = pool.metrics
+    facts = [
+        ("model", pool.model_ref),
+        ("digest", pool.model_digest or ""),
+        ("engine", " ".join([pool.engine, pool.engine_version or ""]).strip()),
+        ("devices", ", ".join(pool.devices)),
+        ("context", f"{pool.ctx} tokens" + (f", {pool.ctx_per_slot} in each slot" if pool.ctx_per_slot else "")),
+        ("pid", str(pool.pid or "")),
+        ("in state", spoken(pool.since_ms)),
+        ("slots", f"{metrics.slots_busy} of {metrics.slots_total} busy"),
+        ("queue", f"{metrics.waiting} waiting"),
+        ("speed", f"{metrics.tokens_per_s:.1f} tok/s, {metrics.tokens_out_total} tokens in all"),
+        ("first token", _percentiles(metrics.first_token_p50_ms, metrics.first_token_p95_ms)),
+        ("queue time", _percentiles(metrics.queue_time_p50_ms, metrics.queue_time_p95_ms)),
+        ("restarts", str(metrics.restarts_total)),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _percentiles(p50_ms: float | None, p95_ms: float | None) -> str:
+    if p50_ms is None or p95_ms is None:
+        return ""
+    return f"{spoken(p50_ms)} median, {spoken(p95_ms)} p95"
+
+
+def _step_lines(step: StepStatus, screen: Screen) -> list[str]:
+    signs = screen.signs
+    sign, style = {
+        "passed": (signs.passed, Style.GOOD),
+        "running": (signs.running, Style.WARN),
+        "failed": (signs.failed, Style.BAD),
+    }.get(step.state, (signs.pending, Style.DIM))
+    took = f"  {spoken(step.took_ms)}" if step.took_ms is not None else ""
+    detail = f"  {one_line(step.detail)}" if step.detail else ""
+    return _painted(f"  {sign} {one_line(step.name)}{took}{detail}", screen, style, hang=4)
+
+
+def _device_columns(devices: Sequence[DeviceView], *, is_wide: bool) -> list[Column]:
+    columns = [
+        Column("GPU", [str(device.index) for device in devices], is_number=True),
+        Column("NAME", [one_line(device.name) for device in devices], rank=2, may_shrink=True),
+        Column("VRAM", [_vram(device) for device in devices]),
+        Column("USE", [_percent(device.utilization_percent) for device in devices], rank=1, is_number=True),
+        Column("POOLS", [one_line(", ".join(device.pools)) or "-" for device in devices], rank=3, may_shrink=True),
+    ]
+    return [*columns, Column("UUID", [one_line(device.uuid) for device in devices], rank=4)] if is_wide else columns
+
+
+def _vram(device: DeviceView) -> str:
+    used = "?" if device.vram_used_mib is None else f"{device.vram_used_mib / 1_024:.1f}"
+    return f"{used} of {device.vram_total_mib / 1_024:.1f} GiB"
+
+
+def _percent(value: int | None) -> str:
+    return "-" if value is None else f"{value} %"
+
+
+def _painted(text: str, screen: Screen, *styles: Style, hang: int = 2) -> list[str]:
+    return [screen.paint(line, *styles) for line in _wrapped(text, screen, hang=hang)]
+
+
+def _wrapped(text: str, screen: Screen, *, hang: int = 2) -> list[str]:
+    """The text in lines that fit; continued ones are indented by `hang` columns where there is room."""
+    indent = " " * (hang if screen.width > 2 * hang + 8 else 0)
+    return textwrap.wrap(text, screen.width, subsequent_indent=indent, break_on_hyphens=False) or [""]

@@ -1,0 +1,217 @@
+"""One client connection: aiohttp's protocol with the deadlines and bounds that no HTTP server has by itself.
+
+1. A header block must be complete `header_s` after its first byte, a new connection's after accept, and not be larger
+   than `header_bytes_max`.
+2. A write buffer that stays full for `write_stall_s`, or is not empty that long after the end, aborts the connection.
+It parses nothing and knows no route: requests go to the handler that the server was made with.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from supervisor.core.refusals import Refused
+from supervisor.http import translate
+from supervisor.http.auth import Peer, peer_of
+from supervisor.http.bodies import invalid
+from supervisor.http.limits import Limits
+from supervisor.http.parse_errors import headers_too_large, parse_refusal
+from supervisor.wire.codes import Code, Reason
+
+_log = logging.getLogger(__name__)
+
+
+class NoAccessLog(AbstractAccessLogger):
+    """One line per request is the business of who runs a proxy; refusals are logged where they are decided."""
+
+    enabled = False
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Never called: not enabled."""
+
+
+class Connection(RequestHandler):
+    """Keeps only what aiohttp does not: how long the present header block takes, and who sits at the other end."""
+
+    __slots__ = ("_header_bytes", "_header_timer", "_limits", "_payload", "_stall_timer", "on_lost", "peer")
+
+    def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=limits.keepalive_s,
+            access_log_class=NoAccessLog,
+            logger=_log,
+            max_line_size=limits.url_bytes_max,
+            max_field_size=limits.header_bytes_max,
+            max_headers=limits.header_count_max,
+            lingering_time=limits.linger_s,
+            read_bufsize=64 * 1024,
+            auto_decompress=False,
+        )
+        self._limits = limits
+        self._header_bytes = 0
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._payload: StreamReader = EMPTY_PAYLOAD
+        self.on_lost: Callable[[], None] | None = None
+        """Called once when the connection is gone, by whoever would otherwise not notice: a waiting stream."""
+        self.peer: Peer | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the connection lives on."""
+        return self._loop
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is being answered or waits for it."""
+        return self._waiter is not None and not self._waiter.done() and not self._messages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound what may be buffered, and give the first request its deadline."""
+        super().connection_made(transport)
+        real = cast("asyncio.Transport", transport)
+        real.set_write_buffer_limits(self._limits.write_high_bytes, self._limits.write_low_bytes)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_UNIX:
+            self.peer = peer_of(sock)
+        self._arm_header_deadline()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop the clocks and tell who waits."""
+        super().connection_lost(exc)
+        self._disarm_header_deadline()
+        self._cancel_stall()
+        if self.on_lost is not None:
+            self.on_lost()
+            self.on_lost = None
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, then see where it stands: in a body, or in a header block that must end soon."""
+        seen = self._request_count
+        was_in_body = not self._payload.is_eof()
+        super().data_received(data)
+        if self._request_count != seen:
+            self._on_requests(was_in_body=was_in_body)
+        elif not was_in_body and data and not self._close and not self._force_close:
+            self._on_partial_header(len(data))
+
+    def _on_requests(self, *, was_in_body: bool) -> None:
+        """Whole header blocks came, or an error that aiohttp queues like a request."""
+        self._disarm_header_deadline()
+        self._header_bytes = 0
+        message, payload = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._payload = payload
+        elif was_in_body and not self._payload.is_eof():
+            # aiohttp leaves the handler waiting for the rest of a body whose chunks cannot be read any more.
+            self._payload.set_exception(RequestPayloadError("bad framing"))
+
+    def _on_partial_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self._limits.header_bytes_max:
+            self._give_up(headers_too_large(self._limits))
+        elif self._header_timer is None:
+            self._arm_header_deadline()
+
+    def _arm_header_deadline(self) -> None:
+        self._header_timer = self._loop.call_later(self._limits.header_s, self._on_header_deadline)
+
+    def _disarm_header_deadline(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _on_header_deadline(self) -> None:
+        self._header_timer = None
+        if self._header_bytes:
+            message = f"The header block was not complete within {self._limits.header_s:g} s."
+            self._give_up(invalid(message, Reason.TIMEOUT))
+        else:
+            self.force_close()
+
+    def _give_up(self, refused: Refused) -> None:
+        """End a connection on which no whole request arrived; what came before it is still answered."""
+        if self.is_idle:
+            self.refuse(refused)
+        else:
+            self.close()
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer without a request; what still comes is swallowed, as a close at once would reset the answer away."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(translate.raw_refusal(refused))
+            self.transport.write_eof()
+            self.close()
+            self._loop.call_later(self._limits.linger_s, self.force_close)
+
+    def stop_reading(self) -> None:
+        """Don't wait for the rest of the present body before closing."""
+        self._lingering_time = 0.0
+
+    async def start(self) -> None:
+        """Answer requests until the connection ends, which includes what is still in the write buffer."""
+        transport = self.transport
+        await super().start()
+        self._abort_if_stuck(transport)
+
+    def force_close(self) -> None:
+        """Close now; what is in the write buffer still has `write_stall_s`."""
+        transport = self.transport
+        super().force_close()
+        self._abort_if_stuck(transport)
+
+    def pause_writing(self) -> None:
+        """The write buffer is full."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch(self.transport)
+
+    def resume_writing(self) -> None:
+        """The client takes bytes again."""
+        super().resume_writing()
+        self._cancel_stall()
+
+    def _abort_if_stuck(self, transport: asyncio.Transport | None) -> None:
+        if transport is not None and self._stall_timer is None and transport.get_write_buffer_size():
+            self._watch(transport)
+
+    def _watch(self, transport: asyncio.Transport) -> None:
+        self._cancel_stall()
+        self._stall_timer = self._loop.call_later(self._limits.write_stall_s, transport.abort)
+
+    def _cancel_stall(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  (aiohttp's text quotes the request, so it is never sent)
+    ) -> web.StreamResponse:
+        """What aiohttp's parser could not take, in the envelope. The connection closes."""
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun")
+        refused, extra = parse_refusal(exc, self._limits)
+        if status >= 500:
+            _log.error("a request handler failed", exc_info=exc)
+            refused, extra = Refused(code=Code.INTERNAL, message="The daemon failed to answer."), {}
+        correlation_id = translate.correlation_of(request.headers.get("X-Correlation-Id"))
+        base = {"Server": translate.SERVER, "X-Correlation-Id": correlation_id}
+        response = translate.refuse(refused, base, correlation_id, extra)
+        response.force_close()
+        return response

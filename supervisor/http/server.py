@@ -1,0 +1,112 @@
+"""The HTTP edge as a whole: listens on TCP and on the control socket, and stops without leaving either behind."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import msgspec
+
+from supervisor.http import openapi, translate
+from supervisor.http.call import Edge
+from supervisor.http.connections import Connections
+from supervisor.http.dispatch import Dispatcher
+from supervisor.http.limits import Limits
+from supervisor.http.routes import ROUTES, Route, Router, routes_on_tcp
+from supervisor.http.service import Service
+from supervisor.http.unix_socket import ControlSocket, ListenError, claim
+
+TCP_BACKLOG = 1024
+CLOSE_GRACE_S = 1.0
+"""How long `close` waits for answers in progress."""
+SIMULATED = "X-Orchctl-Simulated"
+
+
+class HttpServer:
+    """`start()`, `port`, `close_streams()`, `close()`. Knows nothing of what the service does.
+
+    `port` 0 takes any free port. `simulated` is the text of `--simulate-gpus`, which then stands in every response.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        socket_path: Path | None = None,
+        limits: Limits | None = None,
+        simulated: str | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.socket_path = socket_path
+        self._service = service
+        self._limits = limits or Limits()
+        self._headers = {"Server": translate.SERVER} | ({SIMULATED: simulated} if simulated else {})
+        self._edges: list[Edge] = []
+        self._listeners: list[tuple[asyncio.Server, Connections]] = []
+        self._control: ControlSocket | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises `ListenError` with one sentence; nothing is left open then."""
+        try:
+            if self.socket_path is not None:
+                self._control = claim(self.socket_path)
+                await self._listen(self._control.sock, ROUTES, self._limits.socket_connections_max, self._control.gid)
+            sock = _bind(self.host, self.port, self._limits.send_buffer_bytes)
+            self.port = sock.getsockname()[1]
+            await self._listen(sock, routes_on_tcp(), self._limits.connections_max, None)
+        except ListenError:
+            await self.close()
+            raise
+
+    def close_streams(self) -> None:
+        """End every stream without a terminal frame and let no new one begin; their clients may resume later."""
+        for edge in self._edges:
+            edge.is_closing = True
+            for answer in tuple(edge.long_answers):
+                answer.end()
+
+    async def close(self) -> None:
+        """Stop listening, end streams, give answers in progress a moment, and remove the control socket. Idempotent."""
+        for server, connections in self._listeners:
+            server.close()
+            connections.pre_shutdown()
+        if self._control is not None:
+            self._control.remove()
+            self._control.sock.close()
+            self._control = None
+        self.close_streams()
+        await asyncio.gather(*(connections.shutdown(CLOSE_GRACE_S) for _, connections in self._listeners))
+        await asyncio.gather(*(server.wait_closed() for server, _ in self._listeners))
+        self._listeners.clear()
+
+    async def _listen(self, sock: socket.socket, routes: tuple[Route, ...], most: int, socket_gid: int | None) -> None:
+        document = msgspec.json.encode(openapi.document(routes, self._limits))
+        edge = Edge(self._service, self._limits, self._headers, document)
+        connections = Connections(Dispatcher(edge, Router(routes), socket_gid), self._limits, most)
+        loop = asyncio.get_running_loop()
+        if socket_gid is None:
+            server = await loop.create_server(connections, sock=sock, backlog=TCP_BACKLOG)
+        else:
+            server = await loop.create_unix_server(connections, sock=sock)
+        self._edges.append(edge)
+        self._listeners.append((server, connections))
+
+
+def _bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
+    """A TCP socket whose connections will have this send buffer: the kernel copies it from the listener."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+        sock.bind(address)
+        sock.settimeout(0)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return sock

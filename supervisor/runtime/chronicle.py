@@ -1,0 +1,77 @@
+"""What the log says about tasks and workers: one line per terminal task with every field of ORCH-3027, one per change
+of a worker's phase. Null where a value is unknown.
+"""
+
+import logging
+from collections.abc import Callable
+
+from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteWorker
+from supervisor.core.lifecycle import Phase
+from supervisor.core.state import State
+
+log = logging.getLogger("orchctl")
+
+_LOUD = (Phase.BACKOFF, Phase.BROKEN, Phase.UNPLACED)
+
+
+class Chronicle:
+    """Writes the lines."""
+
+    def __init__(self, state: Callable[[], State]) -> None:
+        self._state = state
+
+    def note_accepted(self, effect: AnswerAccepted) -> None:
+        """An admission, with its place and its prediction (ORCH-3029)."""
+        fields = {
+            "job_id": effect.job_id,
+            "task_id": effect.task_id,
+            "queue_position": effect.queue_position,
+            "predicted_start_ms": effect.predicted_start_ms,
+        }
+        log.info("task accepted", extra=fields)
+
+    def note_refused(self, effect: AnswerRefused) -> None:
+        """A refusal: nothing of the caller's text is in it."""
+        refused = effect.refused
+        fields = {"code": refused.code, "reason": refused.reason, "pool_id": refused.pool_id}
+        log.info("task refused", extra={**fields, "retry_after_ms": refused.retry_after_ms})
+
+    def note_finish(self, effect: CommitFinish) -> None:
+        """The one line of a terminal task."""
+        task, outcome = effect.task, effect.outcome
+        replica = self._state().replicas[task.last_run.pool_id] if task.last_run else None
+        fields = {
+            "job_id": task.job_id,
+            "task_id": task.task_id,
+            "session_id": task.session_id,
+            "client_id": task.tenant,
+            "engine": task.engine,
+            "pool_id": replica.pool_id if replica else None,
+            "replica_id": f"{task.last_run.pool_id}/{task.last_run.incarnation}" if task.last_run else None,
+            "model_id": task.model_ref,
+            "quant": replica.plan.quant if replica else None,
+            "ctx": task.ctx,
+            "tensor_split": replica.plan.tensor_split if replica else None,
+            "engine_version": replica.engine_version if replica else None,
+            "sampler_profile_version": task.sampler_profile_version
+            or (replica.plan.sampler_profile_version if replica else None),
+            "kv_warmth": False if replica else None,
+            "queue_time_ms": round(task.queue_time_ms, 1) if replica else None,
+            "decode_time_ms": round(outcome.decode_ms, 1) if replica else None,
+            "tokens_in": outcome.tokens_in,
+            "tokens_out": outcome.tokens_out,
+            "eviction_events": None,
+            "oom_events": None,
+            "driver_reset_events": None,
+            "attempt": task.attempt,
+            "finish_reason": outcome.finish_reason,
+            "code": outcome.error.code if outcome.error else None,
+            "reason": outcome.error.reason if outcome.error else None,
+        }
+        log.info("task ended" if outcome.error is None else "task failed", extra=fields)
+
+    def note_worker(self, effect: NoteWorker) -> None:
+        """A worker changed its phase, or what is wanted of it."""
+        level = logging.WARNING if effect.phase in _LOUD else logging.INFO
+        fields = {"pool_id": effect.pool_id, "incarnation": effect.incarnation, "cause": effect.cause}
+        log.log(level, "worker %s", effect.phase, extra=fields)

@@ -1,0 +1,80 @@
+"""The daemon's log: one JSON object per line on standard error, written by a thread, so that no sink blocks the loop.
+
+Facts only, with their ids; prompts never. Where the sink is slower than the log, lines are dropped and counted. Fields
+of a record are given as `extra={...}`; control characters are escaped by JSON.
+"""
+
+import logging
+import queue
+import sys
+import time
+from logging.handlers import QueueHandler, QueueListener
+from typing import TextIO
+
+import msgspec
+
+QUEUE_MAX = 10_000
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class JsonFormatter(logging.Formatter):
+    """One record as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`time` is UTC, RFC 3339, in milliseconds."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line.update({name: value for name, value in record.__dict__.items() if name not in _STANDARD})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return _encode(line).decode()
+
+
+class _DroppingHandler(QueueHandler):
+    """Puts records in the queue; counts those that find it full."""
+
+    def __init__(self, records: "queue.Queue[logging.LogRecord]") -> None:
+        super().__init__(records)
+        self.dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Leave the record as it is: the thread formats it."""
+        return record
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  (the base class's name)
+        """The queue is full."""
+        self.dropped += 1
+
+
+class JsonLog:
+    """The log of one daemon. `stop` writes what is queued."""
+
+    def __init__(self, sink: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+        records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_MAX)
+        self._handler = _DroppingHandler(records)
+        out = logging.StreamHandler(sink)
+        out.setFormatter(JsonFormatter())
+        self._listener = QueueListener(records, out)
+        self._level = level
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
+        return self._handler.dropped
+
+    def start(self) -> None:
+        """Become the root logger's only handler."""
+        root = logging.getLogger()
+        root.handlers[:] = [self._handler]
+        root.setLevel(self._level)
+        logging.getLogger("asyncio").setLevel(logging.WARNING)
+        self._listener.start()
+
+    def stop(self) -> None:
+        """Write what is queued and end the thread."""
+        self._listener.stop()

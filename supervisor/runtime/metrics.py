@@ -1,0 +1,197 @@
+"""The Prometheus page (ORCH-3028, CONTRACT §8): counted from the core's effects, scraped from its state.
+
+Every series carries `engine` and `engine_version` ("none" before an engine is known). Label values come from the
+configuration and from enums only: no id of a task, session, key or correlation is ever one.
+"""
+
+from collections.abc import Callable, Mapping
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteWorker, StartRun
+from supervisor.core.events import FirstTokenCame
+from supervisor.core.lifecycle import Phase
+from supervisor.core.refusals import Refused
+from supervisor.core.replicas import Replica
+from supervisor.core.state import State
+from supervisor.runtime.percentiles import Recent
+from supervisor.runtime.relay_facts import TokenMeter
+from supervisor.wire.codes import FinishReason, Priority
+
+LATENCY_EDGES_MS = (5, 10, 25, 50, 100, 250, 500, 900, 1_500, 2_500, 5_000, 10_000, 30_000, 60_000, float("inf"))
+_BASE = ("engine", "engine_version")
+_POOL = (*_BASE, "pool_id", "priority")
+_NONE = "none"
+
+
+class Metrics:
+    """All series of one daemon, in a registry of its own."""
+
+    def __init__(self, state: Callable[[], State], meters: Mapping[str, TokenMeter]) -> None:
+        self._state = state
+        self._meters = meters
+        self.registry = CollectorRegistry()
+        self.first_token_ms = {pool_id: Recent() for pool_id in meters}
+        self.queue_time_ms = {pool_id: Recent() for pool_id in meters}
+        self._define_counters()
+        self._define_gauges()
+
+    def _define_counters(self) -> None:
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str) -> Histogram:
+            return Histogram(name, text, _POOL, buckets=LATENCY_EDGES_MS, registry=self.registry)
+
+        replica = (*_POOL, "replica_id")
+        self._enqueued = counter("tasks_enqueued", "Tasks accepted and on disk.", replica)
+        self._started = counter("tasks_started", "Runs given to a worker.", replica)
+        self._canceled = counter("tasks_canceled", "Tasks ended by a cancel.", (*_BASE, "reason"))
+        self._rejected = counter("tasks_rejected", "Submits refused before they were accepted.", (*_BASE, "reason"))
+        self._dropped = counter("tasks_dropped", "Waiting tasks dropped from a full queue.", (*_BASE, "policy"))
+        self._finished = counter("tasks_finished", "Tasks ended, canceled ones aside.", (*_BASE, "outcome"))
+        self._tokens_in = counter("tokens_in", "Prompt tokens of finished tasks.", (*_BASE, "pool_id"))
+        self._tokens_out = counter("tokens_out", "Tokens of finished tasks.", (*_BASE, "pool_id"))
+        self._restarts = counter("worker_restarts", "Workers that failed and are started again.", (*_BASE, "pool_id"))
+        self._preload = counter("preload", "Attempts to make a pool Ready.", (*_BASE, "pool_id", "outcome"))
+        self._first_token = histogram("latency_first_token_ms", "Dispatch to first token.")
+        self._decode = histogram("latency_decode_ms", "Decoding of finished tasks.")
+        self._queue_time = histogram("queue_time_ms", "Admission to dispatch.")
+        self._predict_error = histogram("predicted_start_error_ms", "Predicted against real start, absolute.")
+
+    def _define_gauges(self) -> None:
+        def gauge(name: str, text: str, labels: tuple[str, ...] = _BASE) -> Gauge:
+            return Gauge(name, text, labels, registry=self.registry)
+
+        pool = (*_BASE, "pool_id")
+        self._depth = gauge("queue_depth", "Waiting tasks.", _POOL)
+        self._slots = gauge("slots_total", "Slots of a worker.", pool)
+        self._busy = gauge("slots_busy", "Slots that cannot take a task.", pool)
+        self._ready = gauge("pool_ready", "1 while the pool takes tasks.", pool)
+        self._breaker = gauge("breaker_state", "1 while restarts are given up (open).", pool)
+        self._relayed = gauge("tokens_relayed", "Tokens relayed since the daemon started.", pool)
+        self._tasks = gauge("tasks_alive", "Tasks by state; with the counters they conserve.", (*_BASE, "state"))
+        self._host_ram = gauge("host_ram_used_bytes", "Used memory of the host.")
+        self._lag = gauge("event_loop_lag_ms", "Delay of the event loop, worst of the last interval.")
+        self._vram_used = gauge("vram_used_bytes", "Used memory of a GPU.", (*_BASE, "device"))
+        self._vram_free = gauge("vram_free_bytes", "Free memory of a GPU.", (*_BASE, "device"))
+        self._gpu = gauge("gpu_utilization", "Busy share of a GPU, 0 to 1.", (*_BASE, "device"))
+
+    # Effects ----------------------------------------------------------------------------------------------------
+
+    def note_accepted(self, effect: AnswerAccepted) -> None:
+        """A task is enqueued; a repeated submit is not."""
+        if effect.ticket != effect.job_id:
+            return
+        task = self._state().tasks[effect.job_id]
+        home = self._state().sets[task.set_id]
+        first = home.members[0] if home.members else None
+        labels = (*_labels(first), first.pool_id if first else _NONE, task.priority, _NONE)
+        self._enqueued.labels(*labels).inc()
+
+    def note_refused(self, effect: AnswerRefused) -> None:
+        """A submit was refused."""
+        self._rejected.labels(*self._labels_of(effect.refused), _word(effect.refused)).inc()
+
+    def _labels_of(self, refused: Refused) -> tuple[str, str]:
+        replica = self._state().replicas.get(refused.pool_id or "")
+        return _labels(replica) if replica else (refused.engine or _NONE, _NONE)
+
+    def note_started(self, effect: StartRun) -> None:
+        """A run was given to a worker."""
+        replica = self._state().replicas[effect.pool_id]
+        task = effect.task
+        labels = (*_labels(replica), replica.pool_id, task.priority)
+        self._started.labels(*labels, replica.replica_id).inc()
+        if task.attempt > 1:
+            return
+        self._queue_time.labels(*labels).observe(task.queue_time_ms)
+        self.queue_time_ms[replica.pool_id].add(task.queue_time_ms)
+        if task.predicted_start_ms is not None:
+            self._predict_error.labels(*labels).observe(abs(task.queue_time_ms - task.predicted_start_ms))
+
+    def note_first_token(self, event: FirstTokenCame, now_ms: float) -> None:
+        """The first token of a run came."""
+        found = self._state().task_of_run(event.run_id)
+        if found is None:
+            return
+        task, running = found
+        replica = self._state().replicas[running.pool_id]
+        took_ms = now_ms - running.started_ms
+        self._first_token.labels(*_labels(replica), replica.pool_id, task.priority).observe(took_ms)
+        self.first_token_ms[replica.pool_id].add(took_ms)
+
+    def note_finish(self, effect: CommitFinish) -> None:
+        """A task ended: canceled, dropped or finished."""
+        last_run = effect.task.last_run
+        replica = self._state().replicas[last_run.pool_id] if last_run else None
+        base = _labels(replica) if replica else (effect.task.engine, _NONE)
+        outcome = effect.outcome
+        if outcome.finish_reason is FinishReason.CANCELED:
+            self._canceled.labels(*base, "canceled").inc()
+        elif outcome.is_dropped and outcome.error:
+            self._dropped.labels(*base, outcome.error.policy or _NONE).inc()
+        else:
+            self._finished.labels(*base, outcome.error.code if outcome.error else str(outcome.finish_reason)).inc()
+        if replica:
+            self._tokens_in.labels(*base, replica.pool_id).inc(outcome.tokens_in or 0)
+            self._tokens_out.labels(*base, replica.pool_id).inc(outcome.tokens_out)
+            self._decode.labels(*base, replica.pool_id, effect.task.priority).observe(outcome.decode_ms)
+
+    def note_worker(self, effect: NoteWorker) -> None:
+        """A worker changed its phase."""
+        base = (*_labels(self._state().replicas[effect.pool_id]), effect.pool_id)
+        if effect.phase == Phase.READY:
+            self._preload.labels(*base, "ready").inc()
+        elif effect.phase in (Phase.BACKOFF, Phase.BROKEN):
+            self._preload.labels(*base, "failed").inc()
+            self._restarts.labels(*base).inc()
+
+    # The page ---------------------------------------------------------------------------------------------------
+
+    def note_lag(self, lag_ms: float) -> None:
+        """The worst delay of the event loop since the last note."""
+        self._lag.labels(_NONE, _NONE).set(lag_ms)
+
+    def note_device(self, device: str, used_mib: int, free_mib: int, utilization_percent: int | None) -> None:
+        """One sample of a GPU."""
+        self._vram_used.labels(_NONE, _NONE, device).set(used_mib * 2**20)
+        self._vram_free.labels(_NONE, _NONE, device).set(free_mib * 2**20)
+        if utilization_percent is not None:
+            self._gpu.labels(_NONE, _NONE, device).set(utilization_percent / 100)
+
+    def page(self) -> bytes:
+        """The text page, with the gauges as they are now."""
+        state = self._state()
+        for gauge in (self._depth, self._slots, self._busy, self._ready, self._breaker, self._relayed):
+            gauge.clear()
+        for replica in state.replicas.values():
+            self._scrape(state, replica)
+        waiting = sum(len(home.waiting) for home in state.sets.values())
+        self._tasks.labels(_NONE, _NONE, "waiting").set(waiting)
+        self._tasks.labels(_NONE, _NONE, "running").set(len(state.runs))
+        self._host_ram.labels(_NONE, _NONE).set(psutil.virtual_memory().used)
+        return generate_latest(self.registry)
+
+    def _scrape(self, state: State, replica: Replica) -> None:
+        base = (*_labels(replica), replica.pool_id)
+        self._slots.labels(*base).set(replica.slots)
+        self._busy.labels(*base).set(replica.load)
+        self._ready.labels(*base).set(replica.is_serving)
+        self._breaker.labels(*base).set(replica.phase is Phase.BROKEN)
+        self._relayed.labels(*base).set(self._meters[replica.pool_id].tokens_total)
+        home = state.sets[replica.set_id]
+        if home.members[0] is replica:  # the queue is the set's; its first member shows it
+            for priority in Priority:
+                self._depth.labels(*base, priority).set(home.waiting.depth(priority))
+
+
+def _labels(replica: Replica | None) -> tuple[str, str]:
+    if replica is None:
+        return _NONE, _NONE
+    return replica.plan.engine, replica.engine_version or _NONE
+
+
+def _word(refused: Refused) -> str:
+    return refused.reason or refused.code

@@ -1,0 +1,97 @@
+"""Ends what an engine leaves behind: its process group, its session, and whoever carries its mark in the environment.
+
+An engine's children may outlive it, and those that made a session of their own are in no group of ours any more; what
+they inherited tells whose they are. A process is killed through a pidfd that was opened before it was
+recognised, so never one that merely got the same pid. A process that both left the session and overwrote its
+environment is not found here. All functions block: in a side thread.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from supervisor.runtime.processes_env import MARK_NAME
+
+ENVIRON_BYTES_MAX = 1 << 18
+AT_ONCE_MAX = 128
+_GONE_STATES = b"ZX"
+
+Recognise = Callable[[int], bool]
+
+
+def of_engine(group: int, mark: str) -> Recognise:
+    """Recognises what one engine started. `group` is its pid, which must not have been waited for yet."""
+    needle = f"{MARK_NAME}={mark}".encode()
+    return lambda pid: group in _group_and_session(pid) or needle in _environ(pid)
+
+
+def of_instance(instance: str) -> Recognise:
+    """Recognises what any engine of this daemon, or of an earlier one in its place, started."""
+    needle = f"{MARK_NAME}={instance}.".encode()
+    return lambda pid: any(entry.startswith(needle) for entry in _environ(pid))
+
+
+def sweep(is_ours: Recognise, *, deadline_s: float) -> tuple[int, ...]:
+    """Kill all that is recognised until there is none, for `deadline_s` at most; the pids that would not go."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        with contextlib.ExitStack() as stack:
+            found = _open_all(is_ours, stack)
+            for pidfd in found.values():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if not found or time.monotonic() >= deadline:
+                return tuple(found)
+            _wait_gone(list(found.values()), deadline)
+
+
+def _open_all(is_ours: Recognise, stack: contextlib.ExitStack) -> dict[int, int]:
+    """Pids and pidfds of a bounded number of processes that are ours and alive."""
+    found: dict[int, int] = {}
+    for pid in _pids():
+        if len(found) == AT_ONCE_MAX:
+            break
+        if not is_ours(pid):  # cheap first look; the one that counts is made with the pidfd in hand
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            stack.callback(os.close, pidfd)
+            if is_ours(pid):
+                found[pid] = pidfd
+    return found
+
+
+def _wait_gone(pidfds: list[int], deadline: float) -> None:
+    for pidfd in pidfds:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+
+
+def _pids() -> Iterator[int]:
+    own = os.getpid()
+    for name in os.listdir("/proc"):  # noqa: PTH208  (Path.iterdir makes thousands of objects for names)
+        if name.isdigit() and int(name) != own:
+            yield int(name)
+
+
+def _group_and_session(pid: int) -> tuple[int, ...]:
+    """Process group and session of a living process; nothing where it is gone or only waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ()
+    return () if fields[0] in _GONE_STATES else (int(fields[2]), int(fields[3]))
+
+
+def _environ(pid: int) -> list[bytes]:
+    """Empty where the process is gone, waited for, or not ours to read."""
+    try:
+        with Path(f"/proc/{pid}/environ").open("rb") as file:
+            return file.read(ENVIRON_BYTES_MAX).split(b"\0")
+    except OSError:
+        return []

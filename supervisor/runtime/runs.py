@@ -1,0 +1,132 @@
+"""Between the core's runs and the relay: sends a task to its worker, and turns the relay's facts into events."""
+
+from collections.abc import Callable, Mapping
+
+from adapters import sampling
+from adapters.base import CompletionCall, EngineRequest, Finished
+from supervisor.core import events as ev
+from supervisor.core.effects import AbortRun, StartRun
+from supervisor.runtime.blueprint import PoolBlueprint
+from supervisor.runtime.engine_http import EngineHttp
+from supervisor.runtime.relay import Relay
+from supervisor.runtime.relay_facts import RunFault, RunOrder, Stall, TokenMeter
+from supervisor.runtime.stream_logs import StreamLogs
+from supervisor.runtime.task_codec import is_kv_reused, read_body, seed_of
+from supervisor.wire.codes import FinishReason
+from supervisor.wire.frames import Started, started_frame
+
+_LOST = frozenset({RunFault.UNREACHABLE, RunFault.ENGINE_LOST, RunFault.BUSY})
+_REASONS = {RunFault.CLIENT_ERROR: "token_budget", RunFault.DIVERGED: "determinism"}
+
+
+class Runs:
+    """Performs StartRun and AbortRun; is the relay's sink."""
+
+    def __init__(
+        self,
+        blueprints: Mapping[str, PoolBlueprint],
+        logs: StreamLogs,
+        engine_of: Callable[[str, int], EngineHttp | None],
+        post: Callable[[ev.Event], None],
+    ) -> None:
+        self._blueprints = blueprints
+        self._logs = logs
+        self._engine_of = engine_of
+        self._post = post
+        self._relay = Relay(self)
+        self.meters = {pool_id: TokenMeter() for pool_id in blueprints}
+
+    def start(self, effect: StartRun) -> None:
+        """Publish `started` and send the request."""
+        task = effect.task
+        stream = self._logs.open(task.job_id)
+        stream.append_started(_started(effect))
+        engine = self._engine_of(effect.pool_id, effect.incarnation)
+        adapter = self._blueprints[effect.pool_id].adapter
+        if engine is None or adapter is None:
+            gone = "The worker is gone."
+            self._post(ev.RunFailed(effect.run_id, "engine", gone, stream.tokens, is_worker_lost=True))
+            return
+        order = RunOrder(
+            job_id=task.job_id,
+            run_id=effect.run_id,
+            engine=engine,
+            request=self._request(effect),
+            decoder=adapter.decoder,
+            log=stream,
+            idle_ms=effect.idle_ms,
+            first_token_ms=effect.first_token_ms,
+            tokens_max=task.max_tokens,
+            meter=self.meters[effect.pool_id],
+        )
+        self._relay.start(order)
+
+    def _request(self, effect: StartRun) -> EngineRequest:
+        blueprint = self._blueprints[effect.pool_id]
+        assert blueprint.adapter is not None
+        wire = read_body(effect.task)
+        profile = sampling.profile(blueprint.plan.sampler_profile_version)
+        call = CompletionCall(
+            prompt=wire.prompt or "",
+            max_tokens=wire.max_tokens,
+            seed=seed_of(wire),
+            sampler={**profile, **wire.sampler_values()},
+            stop=tuple(wire.stop or ()),
+            reuse_kv=is_kv_reused(wire),
+            slot=0 if effect.task.is_strict else None,
+        )
+        return blueprint.adapter.request_completion(call)
+
+    def abort(self, effect: AbortRun) -> None:
+        """Close the engine's request; the tally is the answer."""
+        tally = self._relay.abort(effect.run_id)
+        if tally is None:  # it ended in this very turn; what it emitted is known to its task already
+            self._post(ev.RunAborted(effect.run_id, None, 0, 0, 0.0))
+            return
+        self._post(
+            ev.RunAborted(effect.run_id, tally.tokens_in, tally.tokens_out, tally.tokens_emitted, tally.decode_ms)
+        )
+
+    # The relay's facts ------------------------------------------------------------------------------------------
+
+    def run_first_token(self, job_id: str, run_id: int) -> None:  # noqa: ARG002  (of the protocol)
+        """The first token is in the log."""
+        self._post(ev.FirstTokenCame(run_id))
+
+    def run_finished(self, job_id: str, run_id: int, finished: Finished, tokens_emitted: int, decode_ms: float) -> None:  # noqa: ARG002
+        """The engine said that the answer is complete."""
+        reason = FinishReason(finished.reason)
+        self._post(ev.RunFinished(run_id, reason, finished.tokens_in, finished.tokens_out, tokens_emitted, decode_ms))
+
+    def run_failed(self, job_id: str, run_id: int, kind: RunFault, message: str, tokens_emitted: int) -> None:  # noqa: ARG002
+        """The run broke."""
+        self._post(
+            ev.RunFailed(
+                run_id,
+                _REASONS.get(kind, "engine"),
+                message,
+                tokens_emitted,
+                is_client_fault=kind is RunFault.CLIENT_ERROR,
+                is_worker_lost=kind in _LOST,
+            )
+        )
+
+    def run_stalled(self, job_id: str, run_id: int, which: Stall) -> None:  # noqa: ARG002
+        """No token came in time."""
+        self._post(ev.RunStalled(run_id, which))
+
+
+def _started(effect: StartRun) -> bytes:
+    task = effect.task
+    return started_frame(
+        Started(
+            queue_position=task.queue_position,
+            predicted_start_ms=task.predicted_start_ms,
+            queue_time_ms=round(task.queue_time_ms),
+            pool_id=effect.pool_id,
+            replica_id=effect.replica_id,
+            engine_version=effect.engine_version,
+            model_digest=effect.model_digest,
+            kv_warmth=False,
+        )
+    )

@@ -1,0 +1,148 @@
+"""The self-test a worker passes before it is Ready (ORCH-3049): it decodes, it can be cancelled, it can be measured.
+
+Preload is shown by what comes before: health and props. A result is a fact; what follows is the core's business.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from adapters.base import Adapter, CompletionCall, Decoded, EngineError, EngineProps, Finished, StreamDecoder, Token
+from supervisor.runtime.engine_http import EngineHttp, EngineHttpError
+from supervisor.runtime.probes import ProbeError, read_metrics, wait_slot_idle
+
+ANSWER_S = 60.0
+SLOT_IDLE_S = 5.0
+PROMPT = "Once upon a time"
+SEED = 1
+DECODE_TOKENS = 4
+CANCEL_TOKENS_MAX = 4096
+PROMPT_ROOM = 64
+"""Tokens of a slot's context left to the prompt."""
+GREEDY: Mapping[str, float | int] = {
+    "temperature": 0.0,
+    "top_k": 1,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
+
+Wanted = TypeVar("Wanted", bound=Token | Finished)
+
+
+class SelfTestStep(StrEnum):
+    """The steps, in their order."""
+
+    MINIMAL_DECODE = "minimal_decode"
+    CANCEL = "cancel"
+    TELEMETRY = "telemetry"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step showed. `detail` is one sentence for an operator."""
+
+    name: SelfTestStep
+    passed: bool
+    took_ms: float
+    detail: str
+
+
+async def self_test(http: EngineHttp, adapter: Adapter, props: EngineProps) -> tuple[StepResult, ...]:
+    """Run the steps; the first one that fails is the last one. Raises nothing but a cancel of its own."""
+    loop = asyncio.get_running_loop()
+    results: list[StepResult] = []
+    for name in SelfTestStep:
+        begin_s = loop.time()
+        try:
+            passed, detail = True, await _take_step(name, http, adapter, props)
+        except (ProbeError, EngineHttpError) as error:
+            passed, detail = False, str(error)
+        results.append(StepResult(name, passed, (loop.time() - begin_s) * 1000, detail))
+        if not passed:
+            break
+    return tuple(results)
+
+
+async def _take_step(name: SelfTestStep, http: EngineHttp, adapter: Adapter, props: EngineProps) -> str:
+    if name is SelfTestStep.MINIMAL_DECODE:
+        return await _decode(http, adapter)
+    if name is SelfTestStep.CANCEL:
+        return await _cancel(http, adapter, min(CANCEL_TOKENS_MAX, max(1, props.ctx_per_slot - PROMPT_ROOM)))
+    values = await read_metrics(http, adapter)
+    if not values:
+        raise ProbeError("the engine's metrics page holds none of the values that are looked for")
+    return f"{len(values)} values are read from the engine's metrics page"
+
+
+async def _decode(http: EngineHttp, adapter: Adapter) -> str:
+    call = CompletionCall(prompt=PROMPT, max_tokens=DECODE_TOKENS, seed=SEED, sampler=GREEDY)
+    end = await _taste(http, adapter, call, Finished)
+    if end.tokens_out < 1:
+        raise ProbeError("the engine ended a completion without a single token")
+    return f"{end.tokens_out} tokens were decoded"
+
+
+async def _cancel(http: EngineHttp, adapter: Adapter, max_tokens: int) -> str:
+    """Close the connection after the first token of a long answer, then see every slot idle."""
+    call = CompletionCall(prompt=PROMPT, max_tokens=max_tokens, seed=SEED, sampler=GREEDY, ignore_eos=True)
+    await _taste(http, adapter, call, Token)
+    if not await wait_slot_idle(http, adapter, None, SLOT_IDLE_S):
+        raise ProbeError(f"the engine still worked {SLOT_IDLE_S:g} s after its client had left")
+    return "the slot was free after a cancel"
+
+
+async def _taste(http: EngineHttp, adapter: Adapter, call: CompletionCall, wanted: type[Wanted]) -> Wanted:
+    """The first `wanted` of the answer; then the connection is closed, whatever else would follow."""
+    found: asyncio.Future[Wanted] = asyncio.get_running_loop().create_future()
+    exchange = http.stream(adapter.request_completion(call), _Taster(adapter.decoder, found, wanted))
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await found
+    except TimeoutError:
+        raise ProbeError(f"the engine gave no {wanted.__name__.lower()} within {ANSWER_S:g} s") from None
+    finally:
+        exchange.abort()
+
+
+class _Taster(Generic[Wanted]):
+    """A sink that looks for one thing in a completion."""
+
+    def __init__(
+        self, decoder: Callable[[int], StreamDecoder], found: "asyncio.Future[Wanted]", wanted: type[Wanted]
+    ) -> None:
+        self._make_decoder = decoder
+        self._decoder: StreamDecoder | None = None
+        self._found = found
+        self._wanted = wanted
+
+    def on_status(self, status: int, headers: Mapping[str, str]) -> None:  # noqa: ARG002  (of the protocol)
+        self._decoder = self._make_decoder(status)
+
+    def on_body(self, data: bytes) -> None:
+        if self._decoder is not None:
+            self._look(self._decoder.feed(data))
+
+    def on_done(self) -> None:
+        if self._decoder is not None:
+            self._look(self._decoder.eof())
+        self._fail("the engine's answer ended early")
+
+    def on_lost(self, error: EngineHttpError) -> None:
+        self._fail(str(error))
+
+    def _look(self, decoded: Sequence[Decoded]) -> None:
+        for item in decoded:
+            if isinstance(item, self._wanted) and not self._found.done():
+                self._found.set_result(item)
+            elif isinstance(item, EngineError):
+                self._fail(f"the engine refused a completion: {item.kind}")
+
+    def _fail(self, text: str) -> None:
+        if not self._found.done():
+            self._found.set_exception(ProbeError(text))

@@ -1,0 +1,163 @@
+"""The daemon as the HTTP edge sees it: turns calls into events and waits for their answers; shows the state."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from supervisor.core import events as ev
+from supervisor.core.effects import AnswerAccepted, AnswerCancelled
+from supervisor.core.refusals import Refused
+from supervisor.core.replicas import Wanted
+from supervisor.core.state import State
+from supervisor.core.tasks import Ended, Task
+from supervisor.runtime import views
+from supervisor.runtime.answers import Answers
+from supervisor.runtime.caller import Caller
+from supervisor.runtime.gauges import Gauges
+from supervisor.runtime.log_following import follow, tail_lines
+from supervisor.runtime.loop import CoreLoop
+from supervisor.runtime.stream_logs import StreamLogs
+from supervisor.runtime.task_codec import new_task
+from supervisor.runtime.tasklog import TaskLog
+from supervisor.wire.codes import Code, Determinism, Reason
+from supervisor.wire.pools import HostStatus, PoolChange, PoolHealth, ReplicaSetPage
+from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonService:
+    """Implements `supervisor.http.service.Service`."""
+
+    core: CoreLoop
+    answers: Answers
+    logs: StreamLogs
+    gauges: Gauges
+    facts: views.HostFacts
+    log_path: Callable[[str], Path]
+
+    @property
+    def _state(self) -> State:
+        return self.core.state
+
+    async def submit(self, caller: Caller, task: SubmitTask, size_bytes: int) -> Accepted | Refused:  # noqa: ARG002
+        """Admit a task and wait until it is on disk."""
+        job_id = str(uuid.uuid4())
+        now_ms = self.core.now_ms()
+        record = new_task(caller.tenant, job_id, task, self._default_determinism(task), now_ms)
+        future = self.answers.expect(job_id)
+        self.core.post(ev.TaskSubmitted(record))
+        answer = await future
+        if isinstance(answer, Refused):
+            return answer
+        assert isinstance(answer, AnswerAccepted)
+        return Accepted(
+            task_id=answer.task_id,
+            job_id=answer.job_id,
+            queue_position=answer.queue_position,
+            predicted_start_ms=answer.predicted_start_ms,
+        )
+
+    def _default_determinism(self, task: SubmitTask) -> Determinism:
+        homes = self._state.routes.get((task.engine, task.model_ref), ())
+        members = [member for home in homes for member in home.members]
+        return members[0].plan.determinism if members else Determinism.STRICT
+
+    async def cancel(self, caller: Caller, task_id: str) -> int | Refused:
+        """Cancel a task in any phase; gives the number of token frames it ever emitted."""
+        task = self._find(caller, task_id)
+        if task is None:
+            return _not_found("task")
+        ticket = str(uuid.uuid4())
+        future = self.answers.expect(ticket)
+        self.core.post(ev.CancelRequested(ticket, task.job_id))
+        answer = await future
+        assert isinstance(answer, AnswerCancelled)
+        return answer.emitted
+
+    def _find(self, caller: Caller, task_id: str) -> Task | None:
+        return self._state.find_task(caller.tenant, task_id)
+
+    def task(self, caller: Caller, task_id: str) -> TaskView | Refused:
+        """One task of the caller."""
+        task = self._find(caller, task_id)
+        return _not_found("task") if task is None else self._view(task)
+
+    def _view(self, task: Task) -> TaskView:
+        return views.view_task(self._state, task, self.logs.find(task.job_id), self.core.now_ms())
+
+    def tasks(self, caller: Caller, limit: int) -> TaskPage:
+        """The caller's tasks, newest first."""
+        own = self._state.by_task.get(caller.tenant, {})
+        newest = [self._state.tasks[job_id] for job_id in islice(reversed(own.values()), limit)]
+        return TaskPage(tasks=[self._view(task) for task in newest], truncated=len(own) > limit)
+
+    def stream(self, caller: Caller, task_id: str) -> TaskLog | Refused:
+        """The log of a task's stream, live or finished."""
+        task = self._find(caller, task_id)
+        if task is None:
+            return _not_found("task")
+        if isinstance(task.phase, Ended) and task.job_id not in self._state.logs:
+            message = "The stream of this task is no longer kept."
+            return Refused(code=Code.INVALID_PARAMS, reason=Reason.EXPIRED, message=message)
+        return self.logs.open(task.job_id)
+
+    def pool_health(self, pool_id: str) -> PoolHealth | Refused:
+        """One pool."""
+        replica = self._state.replicas.get(pool_id)
+        if replica is None:
+            return _not_found("pool")
+        return views.view_pool(self._state, replica, self.gauges, self.core.now_ms())
+
+    def replica_sets(self) -> ReplicaSetPage:
+        """All replica sets that have members."""
+        return ReplicaSetPage(replicasets=[views.view_set(home) for home in self._state.sets.values() if home.members])
+
+    def status(self) -> HostStatus:
+        """The whole host."""
+        return views.view_host(self._state, self.gauges, self.facts, self.core.now_ms())
+
+    def drain(self, pool_id: str, deadline_ms: int) -> PoolChange | Refused:
+        """Take a pool out of service."""
+        return self._change(pool_id, ev.DrainRequested(pool_id, deadline_ms))
+
+    def resume(self, pool_id: str) -> PoolChange | Refused:
+        """Undo a drain, and retry what waits."""
+        return self._change(pool_id, ev.ResumeRequested(pool_id))
+
+    def _change(self, pool_id: str, event: ev.DrainRequested | ev.ResumeRequested) -> PoolChange | Refused:
+        replica = self._state.replicas.get(pool_id)
+        if replica is None:
+            return _not_found("pool")
+        self.core.post(event)
+        return PoolChange(pool_id=pool_id, draining=replica.wanted is Wanted.DRAIN)
+
+    def pool_log(self, pool_id: str, *, lines: int, follow: bool) -> AsyncIterator[bytes] | Refused:
+        """The last lines of the engine's output, and with `follow` what comes after."""
+        if pool_id not in self._state.replicas:
+            return _not_found("pool")
+        return _read_log(self.log_path(pool_id), lines, is_followed=follow)
+
+    def metrics_page(self) -> bytes:
+        """The Prometheus text page."""
+        return self.gauges.metrics.page()
+
+    def is_ready(self) -> bool:
+        """Whether at least one pool can serve and tasks can be accepted."""
+        state = self._state
+        is_open = state.halt_deadline_ms is None and state.is_journal_writable
+        return is_open and any(replica.is_serving for replica in state.replicas.values())
+
+
+def _not_found(what: str) -> Refused:
+    return Refused(code=Code.INVALID_PARAMS, reason=Reason.NOT_FOUND, message=f"There is no such {what}.")
+
+
+async def _read_log(path: Path, lines: int, *, is_followed: bool) -> AsyncIterator[bytes]:
+    text, offset = await asyncio.to_thread(tail_lines, path, lines)
+    yield text
+    if is_followed:
+        async for piece in follow(path, offset):
+            yield piece

@@ -1,0 +1,50 @@
+"""The task logs of the daemon by job id: made at the first need, restored from the journal at the first look.
+
+A waiting task without a reader has none; a finished task of an earlier daemon is kept as the bytes that the journal
+had until somebody reads it. Tells the core when the readers of a task come and go.
+"""
+
+from collections.abc import Callable
+
+from supervisor.core.effects import DropLogs
+from supervisor.core.events import Event, ReadersCame, ReadersLeft
+from supervisor.runtime.tasklog import TaskLog
+
+
+class StreamLogs:
+    """Owns every TaskLog."""
+
+    def __init__(self, post: Callable[[Event], None]) -> None:
+        self._post = post
+        self._logs: dict[str, TaskLog] = {}
+        self._frozen: dict[str, bytes] = {}
+
+    def restore(self, job_id: str, frames: bytes) -> None:
+        """Take over the stream of a task that finished under an earlier daemon."""
+        self._frozen[job_id] = frames
+
+    def open(self, job_id: str) -> TaskLog:
+        """The log of a task, made where there is none."""
+        log = self._logs.get(job_id)
+        if log is None:
+            frames = self._frozen.pop(job_id, None)
+            log = TaskLog(job_id, self._note_readers) if frames is None else TaskLog.from_frames(job_id, frames)
+            self._logs[job_id] = log
+        return log
+
+    def find(self, job_id: str) -> TaskLog | None:
+        """The log of a task, if there is one."""
+        return self.open(job_id) if job_id in self._frozen else self._logs.get(job_id)
+
+    def drop(self, job_id: str) -> None:
+        """Free a finished stream. Who reads it now reads on."""
+        self._logs.pop(job_id, None)
+        self._frozen.pop(job_id, None)
+
+    def drop_all(self, effect: DropLogs) -> None:
+        """Free the streams whose retention is over."""
+        for job_id in effect.job_ids:
+            self.drop(job_id)
+
+    def _note_readers(self, job_id: str, count: int) -> None:
+        self._post(ReadersCame(job_id) if count else ReadersLeft(job_id))

@@ -1,0 +1,175 @@
+"""Between the wire's task, the core's record and the journal's: the only place that knows all three."""
+
+import hashlib
+import time
+
+import msgspec
+from msgspec import Struct, structs
+
+from supervisor.core.tasks import WAITING, Accepting, Ended, Outcome, Task
+from supervisor.runtime.journal.records import AcceptRecord, FinishedTask, FinishRecord, FinishState, RestoredTask
+from supervisor.wire.codes import Determinism, Engine, KvHint, Priority, Workload
+from supervisor.wire.tasks import SubmitTask
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode_body = msgspec.json.Decoder(SubmitTask).decode
+
+DIGEST_BYTES = 16
+_SEED_MASK = 2**63 - 1
+
+
+def wall_ms() -> int:
+    """Milliseconds since the epoch: only for what outlives the process."""
+    return time.time_ns() // 1_000_000
+
+
+class EndSummary(Struct, frozen=True, kw_only=True):
+    """What the journal keeps of an ended task beside its frames; its prompt is not kept."""
+
+    outcome: Outcome
+    engine: Engine
+    model_ref: str
+
+
+_decode_summary = msgspec.json.Decoder(EndSummary).decode
+
+
+def new_task(tenant: str, job_id: str, wire: SubmitTask, default: Determinism, now_ms: float) -> Task:
+    """The core's record of a submitted task. The body is canonical, so that a repeat compares equal byte for byte.
+
+    `default` is the determinism of the task's pool, for a task that does not say (ORCH-3045).
+    """
+    if not wire.determinism:
+        wire = structs.replace(wire, determinism=default)
+    body = _encode(wire)
+    return _task(tenant, job_id, wire, body, now_ms, now_ms + wire.deadline_ms)
+
+
+def _task(
+    tenant: str,
+    job_id: str,
+    wire: SubmitTask,
+    body: bytes,
+    admitted_ms: float,
+    deadline_at_ms: float,
+) -> Task:
+    return Task(
+        job_id=job_id,
+        tenant=tenant,
+        task_id=wire.task_id,
+        session_id=wire.session_id,
+        engine=wire.engine,
+        model_ref=wire.model_ref,
+        workload=wire.workload,
+        sampler_profile_version=wire.sampler_profile_version or None,
+        ctx=wire.ctx,
+        priority=wire.priority,
+        determinism=wire.determinism or Determinism.STRICT,
+        max_tokens=wire.max_tokens,
+        expected_tokens=wire.expected_tokens or wire.max_tokens,
+        prompt_bytes=len(wire.prompt.encode()) if wire.prompt else 0,
+        size_bytes=len(body),
+        body=body,
+        digest=hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest(),
+        admitted_ms=admitted_ms,
+        deadline_at_ms=deadline_at_ms,
+        phase=Accepting(),
+    )
+
+
+def read_body(task: Task) -> SubmitTask:
+    """The accepted request of a task that has not ended."""
+    return _decode_body(task.body)
+
+
+def seed_of(wire: SubmitTask) -> int:
+    """The seed asked for, else one that follows from the task's id (spec §6.2)."""
+    if isinstance(wire.seed, int):
+        return wire.seed
+    return int.from_bytes(hashlib.sha256(wire.task_id.encode()).digest()[:8], "big") & _SEED_MASK
+
+
+def is_kv_reused(wire: SubmitTask) -> bool:
+    """Strict and reuse conflict: strict runs cold (CONTRACT §6)."""
+    return wire.determinism is Determinism.BEST_EFFORT and wire.kv_hint is KvHint.REUSE
+
+
+def accept_record(task: Task, now_ms: float) -> AcceptRecord:
+    """What goes to disk before the 202."""
+    wall = wall_ms()
+    return AcceptRecord(
+        job_id=task.job_id,
+        tenant=task.tenant,
+        task_id=task.task_id,
+        session_id=task.session_id,
+        priority=task.priority,
+        body=task.body,
+        body_digest=task.digest,
+        accepted_wall_ms=wall,
+        deadline_wall_ms=wall + round(task.deadline_at_ms - now_ms),
+        queue_position=task.queue_position,
+        predicted_start_ms=task.predicted_start_ms,
+    )
+
+
+def finish_record(task: Task, outcome: Outcome, frames: bytes) -> FinishRecord:
+    """What goes to disk before the terminal frame. The summary also keeps what views of the ended task show."""
+    return FinishRecord(
+        job_id=task.job_id,
+        finished_wall_ms=wall_ms(),
+        state=FinishState.FAILED if outcome.error else FinishState.ENDED,
+        summary=_encode(EndSummary(outcome=outcome, engine=task.engine, model_ref=task.model_ref)),
+        frames=frames,
+    )
+
+
+def restore_unfinished(found: RestoredTask, now_ms: float) -> Task:
+    """A task that an earlier daemon accepted and did not end; its deadline goes on counting while nobody runs."""
+    accept = found.accept
+    wire = _decode_body(accept.body)
+    wall = wall_ms()
+    task = _task(
+        accept.tenant,
+        accept.job_id,
+        wire,
+        accept.body,
+        now_ms - (wall - accept.accepted_wall_ms),
+        now_ms + (accept.deadline_wall_ms - wall),
+    )
+    task.phase = WAITING
+    task.queue_position = accept.queue_position
+    task.predicted_start_ms = accept.predicted_start_ms
+    task.attempt = len(found.attempts)
+    return task
+
+
+def restore_finished(found: FinishedTask, now_ms: float) -> Task:
+    """A task that ended: remembered for its retention. Its prompt was not kept; neither is anything of it needed."""
+    accept = found.accept
+    wall = wall_ms()
+    summary = _decode_summary(found.finish.summary)
+    return Task(
+        job_id=accept.job_id,
+        tenant=accept.tenant,
+        task_id=accept.task_id,
+        session_id=accept.session_id,
+        engine=summary.engine,
+        model_ref=summary.model_ref,
+        workload=Workload.COMPLETION,
+        sampler_profile_version=None,
+        ctx=0,
+        priority=Priority(accept.priority),
+        determinism=Determinism.STRICT,
+        max_tokens=0,
+        expected_tokens=0,
+        prompt_bytes=0,
+        size_bytes=0,
+        body=b"",
+        digest=accept.body_digest,
+        admitted_ms=now_ms - (wall - accept.accepted_wall_ms),
+        deadline_at_ms=now_ms + (accept.deadline_wall_ms - wall),
+        phase=Ended(summary.outcome, now_ms - (wall - found.finish.finished_wall_ms)),
+        attempt=found.attempts,
+        queue_position=accept.queue_position,
+        predicted_start_ms=accept.predicted_start_ms,
+    )

@@ -1,0 +1,200 @@
+"""The log of one task's stream: encoded frames, appended once, read by any number of cursors.
+
+Lasting frames (`started`, `token`, `end`, `error`) are kept and numbered from 1; `metrics` frames are transient. A
+reader that keeps up is *live* and is pushed each batch as it arrives; one that falls behind pulls with `read` until it
+has caught up, and counts as a reader all the while. A missing or slow reader never holds anybody else.
+
+The log decides nothing about tasks: what is appended and when it closes is its owner's business.
+"""
+
+from typing import Protocol
+
+from supervisor.wire.frames import SEQ_FIRST_TOKEN
+
+READ_BYTES_MAX = 65_536
+FRAME_END = b"\n\n"
+_TOKEN_MARK = b"\nevent: token\n"
+
+
+class Reader(Protocol):
+    """One caller's end of a stream. Both methods are called on the event loop and must not block or raise."""
+
+    def push(self, data: bytes) -> bool:
+        """Take whole frames. False: behind, detach me; the frames just pushed *were* taken.
+
+        The log's `seq` is already that of the last frame in `data`, so a reader can note it as its cursor.
+        """
+
+    def finish(self) -> None:
+        """The stream is complete; the terminal frame was the last one pushed."""
+
+
+class OnReaders(Protocol):
+    """Told when the first reader comes (count 1) and when the last one leaves (count 0), on the event loop."""
+
+    def __call__(self, job_id: str, count: int) -> None:
+        """`count` is the number of readers now."""
+
+
+class TaskLog:
+    """Append-only; frame number `seq` is the `seq`-th lasting frame. Create it at dispatch or at the first reader.
+
+    Appending to a frozen or a closed log does nothing: no frame follows a cancel or the terminal frame.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_frames",
+        "_live",
+        "_on_readers",
+        "is_closed",
+        "is_frozen",
+        "job_id",
+        "size_bytes",
+        "tokens",
+    )
+
+    def __init__(self, job_id: str, on_readers: OnReaders | None = None) -> None:
+        self.job_id = job_id
+        self.is_closed = False
+        self.is_frozen = False
+        self.size_bytes = 0
+        """Bytes of the frames kept."""
+        self.tokens = 0
+        """Token frames kept: the N of `X-Tokens-Emitted`."""
+        self._frames: list[bytes] = []
+        # Tuples are replaced, never changed, so a reader may leave in the middle of a push to all of them.
+        self._live: tuple[Reader, ...] = ()
+        self._behind: tuple[Reader, ...] = ()
+        self._on_readers = on_readers
+
+    @classmethod
+    def from_frames(cls, job_id: str, blob: bytes) -> "TaskLog":
+        """A finished log out of `dump()`. A frame ends at its first empty line: JSON lets no other newline in."""
+        log = cls(job_id)
+        log._frames = [frame + FRAME_END for frame in blob.split(FRAME_END)[:-1]]
+        log.size_bytes = len(blob)
+        log.tokens = blob.count(_TOKEN_MARK)
+        log.is_closed = True
+        return log
+
+    def dump(self) -> bytes:
+        """All lasting frames in one piece, as a client that read from the start would have seen them."""
+        return b"".join(self._frames)
+
+    @property
+    def seq(self) -> int:
+        """Number of the last lasting frame; 0 where there is none."""
+        return len(self._frames)
+
+    @property
+    def readers(self) -> int:
+        """Readers that have not left, live or behind."""
+        return len(self._live) + len(self._behind)
+
+    @property
+    def has_live_readers(self) -> bool:
+        """Whether somebody would see a metrics frame."""
+        return bool(self._live)
+
+    def append_started(self, frame: bytes) -> None:
+        """The `started` frame, once: a re-run finds it there and leaves it as it is."""
+        if not self._frames and not self.is_frozen and not self.is_closed:
+            self._append([frame])
+
+    def append_tokens(self, frames: list[bytes]) -> None:
+        """The next token frames. Everything in one call leaves in one write per live reader."""
+        if frames and not self.is_frozen and not self.is_closed:
+            assert self._frames, "token frames are numbered after `started`"
+            self.tokens += len(frames)
+            self._append(frames)
+
+    def offer_tokens(self, index: int, frames: list[bytes]) -> int | None:
+        """Token frames of a re-run, the first of which is token `index`: known ones are compared, new ones appended.
+
+        Returns the index of the first token that differs from what was streamed before, else None. On a difference
+        nothing is appended.
+        """
+        known = self._frames[index + SEQ_FIRST_TOKEN - 1 : index + SEQ_FIRST_TOKEN - 1 + len(frames)]
+        for offset, (before, now) in enumerate(zip(known, frames, strict=False)):
+            if before != now:
+                return index + offset
+        self.append_tokens(frames[len(known) :])
+        return None
+
+    def push_metrics(self, frame: bytes) -> None:
+        """A transient frame, for live readers only: who is behind has better things to read."""
+        if not self.is_frozen and not self.is_closed:
+            self._push(frame)
+
+    def freeze(self) -> None:
+        """A cancel was answered: from now on only the terminal frame is taken (ORCH-3026)."""
+        self.is_frozen = True
+
+    def close(self, frame: bytes) -> None:
+        """The terminal frame. Live readers get it and are told that the stream is complete. Once only."""
+        if self.is_closed:
+            return
+        self._append([frame])
+        self.is_closed = True
+        live, self._live = self._live, ()
+        for reader in live:
+            reader.finish()
+
+    def read(self, after_seq: int, bytes_max: int = READ_BYTES_MAX) -> tuple[bytes, int]:
+        """Whole frames after frame `after_seq`, up to `bytes_max` but at least one, and the number of the last of them.
+
+        With nothing to read: `b""` and the `seq` that the reader is at.
+        """
+        frames = self._frames
+        start = stop = min(max(after_seq, 0), len(frames))
+        room = bytes_max
+        while stop < len(frames) and (room >= len(frames[stop]) or stop == start):
+            room -= len(frames[stop])
+            stop += 1
+        return b"".join(frames[start:stop]), stop
+
+    def attach(self, reader: Reader, after_seq: int) -> bool:
+        """Count `reader` in, and make it live if it has every frame up to `seq`; False: `read` on and call again.
+
+        Safe to call again at any time. On a closed log a reader that has everything is told `finish()` at once.
+        """
+        was = self.readers
+        self._drop(reader)
+        if after_seq >= len(self._frames) and self.is_closed:
+            reader.finish()
+            return True
+        if after_seq >= len(self._frames):
+            self._live += (reader,)
+        else:
+            self._behind += (reader,)
+        if was == 0:
+            self._tell_readers()
+        return reader in self._live
+
+    def detach(self, reader: Reader) -> None:
+        """The reader leaves. Harmless for one that is not there."""
+        was = self.readers
+        self._drop(reader)
+        if was and self.readers == 0:
+            self._tell_readers()
+
+    def _drop(self, reader: Reader) -> None:
+        self._live = tuple(other for other in self._live if other is not reader)
+        self._behind = tuple(other for other in self._behind if other is not reader)
+
+    def _tell_readers(self) -> None:
+        if self._on_readers is not None and not self.is_closed:
+            self._on_readers(self.job_id, self.readers)
+
+    def _append(self, frames: list[bytes]) -> None:
+        self._frames += frames
+        self.size_bytes += sum(map(len, frames))
+        if self._live:
+            self._push(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _push(self, data: bytes) -> None:
+        for reader in self._live:
+            if not reader.push(data) and reader in self._live:
+                self._live = tuple(other for other in self._live if other is not reader)
+                self._behind += (reader,)

@@ -1,0 +1,151 @@
+"""`orchctl status`: what stands on the page, and in the documents for programs."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from orchctl.status_text import host_page, pool_page
+from orchctl.terminal import UNICODE
+from supervisor.wire.pools import HostStatus, PoolHealth
+from tests.cli.builders import broken_pool, host, metrics, pool
+from tests.cli.conftest import Orchctl
+from tests.cli.peer import Peer
+from tests.cli.screens import screen
+
+
+def test_the_page_shows_pools_their_cause_and_the_devices(peer: Peer, orchctl: Orchctl) -> None:
+    peer.status = host(pool(), broken_pool())
+
+    ran = orchctl("status")
+
+    assert ran.code == 0
+    assert ran.err == ""
+    lines = [
+        " ".join(line.split()) for line in ran.out.translate({0x25CF: "*", 0x25CB: "o", 0x2514: "`-"}).splitlines()
+    ]
+    assert lines[2:] == [
+        "POOL STATE MODEL ENGINE DEVICE SLOTS QUEUE TOK/S RESTARTS",
+        "* small ready smollm2-135m llamacpp b11434 0 1/4 3 58.2 0",
+        "o large backoff qwen-32b llamacpp b11434 0 0/4 0 0.0 5",
+        "`- the engine ran out of GPU memory while it loaded; next try in 12 s",
+        "",
+        "GPU NAME VRAM USE POOLS",
+        "0 NVIDIA L4 6.0 of 22.5 GiB 87 % small",
+    ]
+
+
+def test_the_first_line_is_about_the_daemon() -> None:
+    page = host_page(host(pool()), screen(signs=UNICODE), is_wide=False)
+
+    assert page[0] == "orchctl 0.1.0 · running · up 3 h 12 min · pid 4000"
+
+
+def test_what_is_wrong_with_the_host_stands_above_the_pools() -> None:
+    status = host(simulated="1x8GiB", gpu_cause="the driver is not loaded", journal_writable=False)
+
+    page = host_page(status, screen(), is_wide=False)
+
+    assert page[1:4] == [
+        "SIMULATED GPUS: 1x8GiB (NOTHING HERE RUNS ON A GPU)",
+        "no usable GPU: the driver is not loaded",
+        "the journal is not writable: no new task is accepted",
+    ]
+
+
+def test_a_narrow_screen_keeps_what_matters_most() -> None:
+    page = host_page(host(pool(), broken_pool()), screen(width=40), is_wide=False)
+
+    assert all(len(line) <= 40 for line in page)
+    assert "   POOL   STATE    SLOTS  QUEUE  TOK/S" in page
+    assert any("next try in 12 s" in line for line in page)
+
+
+def test_no_width_breaks_the_page() -> None:
+    status = host(pool(), broken_pool("a-pool-with-quite-a-long-name"), simulated="1x8GiB", gpu_cause="none here")
+
+    for width in range(1, 121):
+        assert host_page(status, screen(width=width), is_wide=True)
+        assert pool_page(broken_pool(), screen(width=width))
+
+
+def test_wide_shows_more(peer: Peer, orchctl: Orchctl) -> None:
+    peer.status = host(pool(metrics=metrics(first_token_p95_ms=812.0)))
+
+    ran = orchctl("status", "-o", "wide")
+
+    assert "FIRST TOKEN P95" in ran.out
+    assert "812 ms" in ran.out
+    assert peer.status.devices[0].uuid in ran.out
+
+
+def test_a_drain_is_seen_in_the_state() -> None:
+    busy, idle = (pool(draining=True, metrics=metrics(slots_busy=slots)) for slots in (2, 0))
+
+    page = "\n".join(host_page(host(busy, idle), screen(), is_wide=False))
+
+    assert "o  small  draining" in page
+    assert "o  small  drained" in page
+
+
+def test_one_pool_is_shown_with_its_steps(peer: Peer, orchctl: Orchctl) -> None:
+    peer.status = host(broken_pool())
+
+    ran = orchctl("status", "large")
+
+    assert ran.code == 0
+    assert "next try in 12 s" in ran.out
+    steps = ran.out.split("steps to ready\n")[1].splitlines()
+    assert [line.split(maxsplit=1)[1] for line in steps] == ["model  12 ms", "process  exit code 1", "self-test"]
+
+
+def test_check_marks_become_letters_where_there_is_no_unicode() -> None:
+    steps = pool_page(broken_pool(), screen())[-3:]
+
+    assert steps == ["  + model  12 ms", "  x process  exit code 1", "  - self-test"]
+
+
+def test_no_words_of_an_engine_reach_the_terminal_raw() -> None:
+    evil = pool("x\x1b[2J", ready=False, cause="\x1b]0;owned\x07\nboom", engine_version="\x9b31m")
+
+    page = "\n".join([*host_page(host(evil), screen(), is_wide=True), *pool_page(evil, screen())])
+
+    assert "\x1b" not in page
+    assert "\x9b" not in page
+    assert "^[]0;owned^G boom" in page
+
+
+def test_json_is_the_reply_itself(peer: Peer, orchctl: Orchctl) -> None:
+    peer.status = host(pool(), broken_pool())
+
+    ran = orchctl("status", "-o", "json")
+
+    assert msgspec.json.decode(ran.out, type=HostStatus) == peer.status
+
+
+def test_yaml_says_the_same(peer: Peer, orchctl: Orchctl) -> None:
+    ran = orchctl("status", "small", "-o", "yaml")
+
+    assert msgspec.convert(yaml.safe_load(ran.out), PoolHealth) == peer.status.pools[0]
+
+
+def test_a_host_without_pools_says_so() -> None:
+    assert host_page(host(devices=[]), screen(), is_wide=False)[-1] == "no pools yet; write one into the config"
+
+
+def test_watching_a_pipe_prints_page_after_page_until_the_daemon_is_gone(peer: Peer, orchctl: Orchctl) -> None:
+    looks = iter([None, None])
+
+    def leave_after_two() -> None:
+        if next(looks, "gone") == "gone":
+            Path(peer.path).unlink()
+            peer.raw_replies["/v1/status"] = b""
+            raise ConnectionAbortedError
+
+    peer.on_status = leave_after_two
+
+    ran = orchctl("status", "--watch", "--interval", "100ms", "-o", "json")
+
+    assert ran.code == 69
+    assert [json.loads(line)["version"] for line in ran.out.splitlines()] == ["0.1.0", "0.1.0"]
