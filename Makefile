@@ -24,7 +24,7 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/.made
 	@touch $@ $(VENV)/.demo
 
 model: | $(VENV)/.made
-	$(BIN)/python tools/fetch_demo.py
+	$(BIN)/python -m tools.fetch_demo
 
 # A daemon with a real engine and a real model: Ready, one answer, status. KEEP=1 leaves it running.
 demo: $(VENV)/.demo model
@@ -58,7 +58,7 @@ engines: $(VENV)/.dev model
 
 # The true llama-server binary, built once (10 to 30 minutes on 2 cores), cached, and its own tests.
 engines-llamacpp: $(VENV)/.dev
-	$(BIN)/python tools/build_llama_server.py
+	$(BIN)/python -m tools.build_llama_server
 	$(BIN)/pytest -m fidelity tests/engines
 
 bench: $(VENV)/.dev

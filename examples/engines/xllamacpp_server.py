@@ -145,8 +145,12 @@ BARE: Mapping[tuple[str, ...], tuple[str, object]] = {
 
 
 def parse(argv: list[str]) -> CommonParams:
-    """llama-server's reading of a command line: exact flags, the last one wins. Raises BadFlagError."""
+    """llama-server's reading of a command line: exact flags, the last one wins. Raises BadFlagError.
+
+    One default differs: without -ngl and -fit every layer goes to the GPU and nothing is fitted, so that nothing spills.
+    """
     params = CommonParams()
+    params.n_gpu_layers, params.fit_params = ALL_LAYERS, False
     if key := os.environ.get("LLAMA_API_KEY"):
         params.api_keys = key.split(",")
     valued = {flag: setter for flags, setter in VALUED.items() for flag in flags}

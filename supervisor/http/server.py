@@ -47,6 +47,11 @@ class HttpServer:
         self._listeners: list[tuple[asyncio.Server, Connections]] = []
         self._control: ControlSocket | None = None
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open now, on TCP and on the control socket."""
+        return sum(len(connections.connections) for _, connections in self._listeners)
+
     async def start(self) -> None:
         """Listen. Raises `ListenError` with one sentence; nothing is left open then."""
         try:
@@ -69,11 +74,12 @@ class HttpServer:
 
     async def close(self) -> None:
         """Stop listening, end streams, give answers in progress a moment, and remove the control socket. Idempotent."""
+        if self._control is not None:
+            self._control.remove()  # while we still answer on it, so that no successor's file can be there
         for server, connections in self._listeners:
             server.close()
             connections.pre_shutdown()
         if self._control is not None:
-            self._control.remove()
             self._control.sock.close()
             self._control = None
         self.close_streams()

@@ -28,14 +28,18 @@ class ControlSocket:
         self.path = path
         found = path.lstat()
         self.gid = found.st_gid
-        self._inode = (found.st_dev, found.st_ino)
+        self._identity = _identity(found)
 
     def remove(self) -> None:
         """Remove the file, unless another daemon has put its own there since."""
         with contextlib.suppress(FileNotFoundError):
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == self._inode:
+            if _identity(self.path.lstat()) == self._identity:
                 self.path.unlink()
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    """Which file it is. Numbers of inodes are used again at once, so its birth counts too; no chmod moves that."""
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def claim(path: Path) -> ControlSocket:

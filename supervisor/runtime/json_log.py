@@ -61,6 +61,7 @@ class JsonLog:
         out.setFormatter(JsonFormatter())
         self._listener = QueueListener(records, out)
         self._level = level
+        self._is_started = False
 
     @property
     def dropped(self) -> int:
@@ -74,7 +75,9 @@ class JsonLog:
         root.setLevel(self._level)
         logging.getLogger("asyncio").setLevel(logging.WARNING)
         self._listener.start()
+        self._is_started = True
 
     def stop(self) -> None:
-        """Write what is queued and end the thread."""
-        self._listener.stop()
+        """Write what is queued and end the thread. Harmless for a log that was never started."""
+        if self._is_started:
+            self._listener.stop()

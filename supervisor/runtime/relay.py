@@ -6,12 +6,16 @@ It decides nothing, retries nothing and waits for nothing. One run's life is in 
 from supervisor.runtime.relay_facts import RunOrder, RunSink, RunTally
 from supervisor.runtime.relay_run import Run
 
+METRICS_EVERY_S = 1.0
+"""At most one metrics frame in this time for each running task with live readers."""
+
 
 class Relay:
     """All runs of the daemon, by `run_id`. Used on one event loop only."""
 
-    def __init__(self, sink: RunSink) -> None:
+    def __init__(self, sink: RunSink, metrics_every_s: float = METRICS_EVERY_S) -> None:
         self._sink = sink
+        self._metrics_every_s = metrics_every_s
         self._runs: dict[int, Run] = {}
 
     @property
@@ -25,7 +29,7 @@ class Relay:
         Raises ValueError for a request that the adapter built wrongly.
         """
         assert order.run_id not in self._runs, "a run is started once"
-        self._runs[order.run_id] = Run(order, self._sink, self._forget)
+        self._runs[order.run_id] = Run(order, self._sink, self._forget, self._metrics_every_s)
 
     def abort(self, run_id: int) -> RunTally | None:
         """Close the engine's request; after this no frame of the run is ever appended, and nothing more is reported.

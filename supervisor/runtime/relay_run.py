@@ -14,7 +14,6 @@ from supervisor.runtime.relay_facts import RunFault, RunOrder, RunSink, RunTally
 from supervisor.runtime.relay_watch import Watchdog
 from supervisor.wire.frames import StreamMetrics, metrics_frame, token_frame
 
-METRICS_EVERY_S = 1.0
 LOG_BYTES_MAX = 67_108_864
 FRAMES_SLACK = 8
 """Frames allowed beyond the tokens asked for: an engine may end with text that it had held back."""
@@ -39,6 +38,7 @@ class Run:
         "_loop",
         "_metrics_count",
         "_metrics_due_s",
+        "_metrics_every_s",
         "_on_over",
         "_order",
         "_sink",
@@ -48,7 +48,9 @@ class Run:
         "is_over",
     )
 
-    def __init__(self, order: RunOrder, sink: RunSink, on_over: Callable[[int], object]) -> None:
+    def __init__(
+        self, order: RunOrder, sink: RunSink, on_over: Callable[[int], object], metrics_every_s: float
+    ) -> None:
         self.is_over = False
         self._order = order
         self._sink = sink
@@ -62,6 +64,7 @@ class Run:
         self._first_s = 0.0
         self._metrics_count = 0
         self._metrics_due_s = 0.0
+        self._metrics_every_s = metrics_every_s
         self._exchange: Exchange = order.engine.stream(order.request, self)
         if order.first_token_ms is not None:
             self._watch.watch(Stall.FIRST_TOKEN, order.first_token_ms / 1000)
@@ -142,16 +145,16 @@ class Run:
         if self.is_over:
             return
         self._first_s = now_s
-        self._metrics_due_s = now_s + METRICS_EVERY_S
+        self._metrics_due_s = now_s + self._metrics_every_s
         self._metrics_count = self._tokens_out
         self._watch.watch(Stall.IDLE, self._order.idle_ms / 1000)
         self._sink.run_first_token(self._order.job_id, self._order.run_id)
 
     def _push_metrics(self, now_s: float) -> None:
         log = self._order.log
-        since_s = now_s - self._metrics_due_s + METRICS_EVERY_S
-        rate = (self._tokens_out - self._metrics_count) / since_s
-        self._metrics_due_s = now_s + METRICS_EVERY_S
+        since_s = now_s - self._metrics_due_s + self._metrics_every_s
+        rate = (self._tokens_out - self._metrics_count) / since_s if since_s else 0.0
+        self._metrics_due_s = now_s + self._metrics_every_s
         self._metrics_count = self._tokens_out
         if log.has_live_readers and not self.is_over:
             elapsed_ms = round((now_s - self._start_s) * 1000)

@@ -2,10 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from supervisor.runtime.relay_facts import Stall
 
 SECOND_LOOK_S = 0.02
+
+
+class Timers(Protocol):
+    """The part of an event loop that is used: monotonic seconds, and callbacks at a time."""
+
+    def time(self) -> float:
+        """Now."""
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+        """After `delay` seconds."""
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+        """At `when`."""
 
 
 class Watchdog:
@@ -13,7 +27,7 @@ class Watchdog:
 
     __slots__ = ("_bound_s", "_is_second_look", "_loop", "_on_stall", "_timer", "_which", "touched_s")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_stall: Callable[[Stall], None]) -> None:
+    def __init__(self, loop: Timers, on_stall: Callable[[Stall], None]) -> None:
         self._loop = loop
         self._on_stall = on_stall
         self._timer: asyncio.TimerHandle | None = None

@@ -22,6 +22,13 @@ async def answer_to(server: HttpServer, data: bytes) -> tuple[Answer, bytes]:
         return await client.answer(), await client.closed()
 
 
+async def drip(client: RawClient, other: RawClient) -> None:
+    """A byte at a time for ever, paced by somebody else's requests."""
+    while True:
+        client.send(b" ")
+        await other.ask("GET", "/healthz")
+
+
 def chunked(*chunks: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
@@ -236,15 +243,10 @@ async def test_a_header_block_has_a_deadline(serve: Serve, sent: bytes) -> None:
 
 async def test_the_header_deadline_is_absolute_and_counts_anew_for_each_request(serve: Serve) -> None:
     server = await serve(header_s=0.3, linger_s=0.05)
-    async with await RawClient.tcp(server.port) as client:
+    async with await RawClient.tcp(server.port) as client, await RawClient.tcp(server.port) as other:
         first = await client.ask("GET", "/healthz")
-
-        async def drip() -> None:
-            for byte in GET * 100:
-                client.send(bytes([byte]))
-                await asyncio.sleep(0.01)
-
-        dripping = asyncio.ensure_future(drip())
+        client.send(GET + b"X: ")
+        dripping = asyncio.ensure_future(drip(client, other))
         answer = await client.answer()
         dripping.cancel()
 
@@ -253,15 +255,9 @@ async def test_the_header_deadline_is_absolute_and_counts_anew_for_each_request(
 
 async def test_a_body_has_an_absolute_deadline(serve: Serve) -> None:
     server = await serve(body_s=0.2)
-    async with await RawClient.tcp(server.port) as client:
-        client.send(POST + b"Content-Length: 1000\r\n\r\n")
-
-        async def drip() -> None:
-            while True:
-                client.send(b" ")
-                await asyncio.sleep(0.01)
-
-        dripping = asyncio.ensure_future(drip())
+    async with await RawClient.tcp(server.port) as client, await RawClient.tcp(server.port) as other:
+        client.send(POST + b"Content-Length: 1000000\r\n\r\n")
+        dripping = asyncio.ensure_future(drip(client, other))
         answer = await client.answer()
         dripping.cancel()
         rest = await client.closed()

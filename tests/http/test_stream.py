@@ -13,6 +13,11 @@ from tests.support.waiting import until
 
 Accept = Callable[[RawClient], Awaitable[MemoryTask]]
 KIB = 1024
+LEAVING: tuple[Callable[[RawClient], None], ...] = (
+    lambda client: client.reset(),
+    lambda client: client.writer.close(),
+    lambda client: client.writer.write_eof(),
+)
 
 
 def stream_of(task: MemoryTask, last_event_id: str = "") -> bytes:
@@ -207,7 +212,7 @@ async def test_a_client_that_leaves_is_no_reader_any_more(serve: Serve, accept: 
     server = await serve()
     async with await RawClient.tcp(server.port) as other:
         task = await accept(other)
-        for leave in (lambda one: one.reset(), lambda one: one.writer.close(), lambda one: one.writer.write_eof()):
+        for leave in LEAVING:
             client = await RawClient.tcp(server.port)
             await opened(client, task)
             await service.wait_readers(task.accepted.task_id, 1)

@@ -108,11 +108,11 @@ def test_replay_from_any_frame(after: int, bytes_max: int) -> None:
     assert reader.finished == 1
 
 
-@pytest.mark.parametrize("after", [-1, 10**18])
-def test_read_from_outside_the_log_is_clamped(after: int) -> None:
+def test_read_from_outside_the_log_is_clamped() -> None:
     log = a_log("a")
 
-    assert log.read(after) in {(b"", 2), (log.dump(), 2)}
+    assert log.read(-1) == (log.dump(), 2)
+    assert log.read(10**18) == (b"", 2)
 
 
 def test_read_gives_one_frame_that_is_larger_than_the_bound() -> None:

@@ -15,9 +15,13 @@ from pathlib import Path
 
 from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import CommitFailed, Durability, WritableAgain
-from tests.support.journals import QUICK, Ear, a_finish, an_accept, finished_ids, unfinished_ids, what_is_left
+from supervisor.runtime.journal.writer import Pace
+from tests.support.journals import Ear, a_finish, an_accept, finished_ids, unfinished_ids, what_is_left
 
 LARGE_BODY = b"x" * 300_000
+LIMIT_BYTES = 1024
+PACE = Pace(probe_interval_s=0.3, idle_s=0.01)
+"""Slow enough that the first look at the broken journal comes before its first probe, which a small commit may pass."""
 
 
 def fill_up(state_dir: Path) -> None:
@@ -30,8 +34,7 @@ def fill_up(state_dir: Path) -> None:
 
 
 def limit_files(state_dir: Path) -> None:
-    limit = 20_480 + max(file.stat().st_size for file in state_dir.iterdir())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, resource.RLIM_INFINITY))
 
 
 def fail_fsync(state_dir: Path) -> None:
@@ -49,7 +52,7 @@ HEAL: dict[str, Callable[[Path], None]] = {
 
 
 async def _go_through(how: str, state_dir: Path, *, is_for_good: bool) -> dict[str, object]:
-    journal, _ = Journal.open(state_dir, Durability.FULL, pace=QUICK)
+    journal, _ = Journal.open(state_dir, Durability.FULL, pace=PACE)
     ear = Ear()
     journal.start(asyncio.get_running_loop(), ear)
     journal.write(an_accept("before"))

@@ -47,6 +47,12 @@ class RawClient:
         return cls(*await asyncio.open_connection(sock=sock, limit=64 * 1024))
 
     @classmethod
+    async def over(cls, sock: socket.socket) -> Self:
+        """On a socket that is connected already."""
+        sock.setblocking(False)
+        return cls(*await asyncio.open_connection(sock=sock))
+
+    @classmethod
     async def unix(cls, path: Path) -> Self:
         return cls(*await asyncio.open_unix_connection(path))
 
@@ -60,6 +66,10 @@ class RawClient:
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
+
+    def stop_reading(self) -> None:
+        """Leave everything in the kernel's buffers."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport can
 
     def reset(self) -> None:
         """Gone at once; with unread data the peer sees a reset."""

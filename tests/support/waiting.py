@@ -4,6 +4,7 @@ Everything else in the tests is awaited directly. Nothing but `until` may sleep.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,3 +28,16 @@ async def until(predicate: Callable[[], T], *, within_s: float = 5.0, what: str 
         if is_late:
             raise AssertionError(f"{what} did not come true within {within_s:g} s")
         await asyncio.sleep(POLL_S)
+
+
+def wait_until(predicate: Callable[[], T], *, within_s: float = 10.0, what: str = "the condition") -> T:
+    """The same for a test without an event loop."""
+    deadline = time.monotonic() + within_s
+    while True:
+        is_late = time.monotonic() >= deadline
+        value = predicate()
+        if value:
+            return value
+        if is_late:
+            raise AssertionError(f"{what} did not come true within {within_s:g} s")
+        time.sleep(POLL_S)
