@@ -125,7 +125,7 @@ class StreamReader:
     def _skip(self) -> bool:
         """The client has frames up to `_cursor` from an earlier run of the task: those are not sent again."""
         self._is_ahead = self._cursor > self._log.seq
-        if self._cursor > self._log.seq:
+        if self._cursor >= self._log.seq:
             return True
         self._woken.set()
         return False

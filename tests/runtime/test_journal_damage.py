@@ -130,7 +130,7 @@ def test_a_flipped_bit_in_a_prompt_is_found_and_counted(damaged: Path) -> None:
     _check_intact(restored)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), length=st.sampled_from([1, 1, 16, 5000]))
 def test_no_damage_stops_the_daemon_or_alters_a_task(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, place: float, flip: int, length: int

@@ -24,7 +24,9 @@ def dumps(value: object) -> bytes:
 def response(status: int, body: bytes, content_type: str = "application/json; charset=utf-8") -> bytes:
     """A whole answer; all but a 200 close the connection."""
     life = "Keep-Alive: timeout=5, max=100" if status == 200 else "Connection: close"
-    head = f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\nServer: llama.cpp\r\nAccess-Control-Allow-Origin: \r\n"
+    head = (
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\nServer: llama.cpp\r\nAccess-Control-Allow-Origin: \r\n"
+    )
     return f"{head}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{life}\r\n\r\n".encode() + body
 
 

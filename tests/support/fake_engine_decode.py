@@ -1,4 +1,4 @@
-"""The model of the fake engine: words made from prompt and seed, tokens that can be counted, and slots that are taken."""
+"""The model of the fake engine: words made from prompt and seed, tokens to be counted, and slots to be taken."""
 
 import asyncio
 import re
@@ -11,8 +11,8 @@ VOCABULARY = 49_152
 _PIECE = re.compile(r"\s*\S{1,6}|\s+$")
 _WORDS = (
     *(" the", " a", " of", " and", " to", " river", " light", " stone", " who", " never", " came", " back", " slowly"),
-    *(" naïve", " café", " 日本", " 🙂", ",", ".", "\n", " it", " was", " said", " again", " under", " every", " night"),
-    *(" \"quoted\"", " back\\slash", " data:", "\n\n", " tab\there", " 7"),
+    *(" naïve", " café", " 日本", " 🙂", ",", ".", "\n", " it", " was", " said", " again", " under", " every"),
+    *(" night", ' "quoted"', " back\\slash", " data:", "\n\n", " tab\there", " 7"),
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def word(prompt: str, seed: int, number: int) -> str:
 
 
 def split_at_stop(text: str, stops: Sequence[str]) -> tuple[str, str, str | None]:
-    """What may be sent, what must be held back because a stop string may have begun, and the stop string if it is there."""
+    """What may be sent, what is held back because a stop string may have begun, and the stop string that was met."""
     hits = [(text.find(stop), stop) for stop in stops if stop and stop in text]
     if hits:
         at, stop = min(hits)
@@ -62,7 +62,7 @@ class Slot:
         known: dict[str, Any] = {"id": self.number, "n_ctx": ctx, "speculative": False, "is_processing": self.is_busy}
         if self.task < 0:
             return known
-        following = {"has_next_token": self.is_busy, "has_new_line": False}
+        following: dict[str, Any] = {"has_next_token": self.is_busy, "has_new_line": False}
         following |= {"n_remain": self.remaining - self.decoded, "n_decoded": self.decoded}
         known |= {"id_task": self.task, "n_prompt_tokens": len(self.prompt)}
         known |= {"n_prompt_tokens_processed": len(self.prompt) - self.cached, "n_prompt_tokens_cache": self.cached}
@@ -78,7 +78,7 @@ class Slots:
         self._freed = asyncio.Condition()
 
     async def take(self, wanted: int) -> Slot:
-        """A free slot; the one `wanted` where there is such a one, as the real server does without complaint otherwise."""
+        """A free slot; the one `wanted`, unless there is no such one, which the real server passes over in silence."""
         candidates = self.all[wanted : wanted + 1] if wanted >= 0 else []
         candidates = candidates or self.all
         self.waiting += 1

@@ -1,14 +1,14 @@
 """What the fake engine does wrong, as one record: read by the engine from JSON, written by a test.
 
-A script is JSON, or the path of a file with JSON that is read again for every request, so a test can change its mind while
-the engine runs. A prompt can command too: `[[WORD@K]]` makes WORD happen after K tokens, for tests in which the task
+A script is JSON, or the path of a file with JSON that is read again for every request, so a test can change its mind
+while the engine runs. A prompt can command too: `[[WORD@K]]` makes WORD happen after K tokens, for tests where the task
 and not the engine is to blame.
 """
 
 import dataclasses
 import json
-import os
 import re
+from pathlib import Path
 from typing import Any
 
 FAULTS = frozenset(
@@ -38,8 +38,9 @@ _COMMAND = re.compile(r"\[\[([a-z0-9_]+)@(\d{1,6})\]\]")
 class Script:
     """Behaviour; the default is a good engine. Times are seconds.
 
-    Read at the start only: `exit_rc` and `exit_text` (the end, before anything else), `strays` (`same_group` or `own_session`:
-    processes left behind, their pids written to `strays_path`), `ignore_sigterm`, `version`, `slots`, `ctx_per_slot`.
+    Read at the start only: `exit_rc` and `exit_text` (the end, before anything else), `strays` (`same_group` or
+    `own_session`: processes left behind, their pids written to `strays_path`), `ignore_sigterm`, `version`, `slots`,
+    `ctx_per_slot`.
     """
 
     exit_rc: int | None = None
@@ -97,7 +98,7 @@ class Script:
             return None
         if self.once_path is not None:
             try:
-                os.unlink(self.once_path)
+                Path(self.once_path).unlink()
             except FileNotFoundError:
                 return None
         return self.fault
@@ -111,6 +112,5 @@ def load_script(source: str | None) -> Script:
     if not source:
         return GOOD
     if not source.lstrip().startswith("{"):
-        with open(source, encoding="utf-8") as file:
-            source = file.read()
+        source = Path(source).read_text(encoding="utf-8")
     return Script(**json.loads(source))

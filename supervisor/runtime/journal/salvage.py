@@ -24,6 +24,8 @@ from supervisor.runtime.journal.rows import Row, Value, unpack_accept, unpack_fi
 
 POINT_READS_MAX = 200_000
 """Rows tried one by one between the two ends that can be scanned."""
+POINT_READS_BLIND_MAX = 10_000
+"""The same where one of the ends cannot be scanned at all."""
 
 
 class Opened(Struct, frozen=True):
@@ -160,10 +162,15 @@ def _key(table: str, row: Row) -> tuple[int, ...]:
 
 
 def _gap(head: Sequence[Row], tail: Sequence[Row]) -> range:
-    """Row numbers between the last of the head and the first of the tail, or from 1 where there is no head."""
-    first = _number(head[-1][0]) + 1 if head else 1
-    last = _number(tail[-1][0]) if tail else first + POINT_READS_MAX
-    return range(first, min(last, first + POINT_READS_MAX))
+    """Row numbers between the last of the head and the first of the tail; with one of them alone, a way on from it."""
+    if head and tail:
+        first, last = _number(head[-1][0]) + 1, _number(tail[-1][0])
+        return range(first, min(last, first + POINT_READS_MAX))
+    if head:
+        first = _number(head[-1][0]) + 1
+        return range(first, first + POINT_READS_BLIND_MAX)
+    last = _number(tail[-1][0]) if tail else 1
+    return range(max(1, last - POINT_READS_BLIND_MAX), last)
 
 
 def _number(value: Value) -> int:
