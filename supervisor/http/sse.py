@@ -91,8 +91,7 @@ class StreamReader:
         self._end(Ending.COMPLETE)
 
     def lost(self) -> None:
-        """The client is gone: leave the log at once, its task may have nobody left to run for."""
-        self._log.detach(self)
+        """The client is gone; `run` leaves the log in the next turn, as its task may have nobody left to run for."""
         self._end(Ending.LOST)
 
     def end(self) -> None:

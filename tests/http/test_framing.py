@@ -254,7 +254,7 @@ async def test_the_header_deadline_is_absolute_and_counts_anew_for_each_request(
 
 
 async def test_a_body_has_an_absolute_deadline(serve: Serve) -> None:
-    server = await serve(body_s=0.2)
+    server = await serve(body_s=0.2, linger_s=60.0)
     async with await RawClient.tcp(server.port) as client, await RawClient.tcp(server.port) as other:
         client.send(POST + b"Content-Length: 1000000\r\n\r\n")
         dripping = asyncio.ensure_future(drip(client, other))
