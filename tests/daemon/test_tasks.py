@@ -1,5 +1,7 @@
 """A task's way through the whole daemon, on the real llama.cpp server with a tiny model."""
 
+import os
+import signal
 import uuid
 
 import pytest
@@ -10,6 +12,29 @@ from tests.support.pools import a_pool
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engines
+
+ORCH_3027 = [
+    "job_id",
+    "session_id",
+    "client_id",
+    "engine",
+    "pool_id",
+    "replica_id",
+    "model_id",
+    "quant",
+    "ctx",
+    "tensor_split",
+    "engine_version",
+    "sampler_profile_version",
+    "kv_warmth",
+    "queue_time_ms",
+    "decode_time_ms",
+    "tokens_in",
+    "tokens_out",
+    "eviction_events",
+    "oom_events",
+    "driver_reset_events",
+]
 
 
 @pytest.mark.orch("ORCH-2002", "ORCH-3024", "ORCH-3029", "ORCH-3032", "ORCH-3054")
@@ -54,19 +79,12 @@ def test_the_same_task_twice_gives_the_same_bytes_also_after_a_worker_restart(da
     first, second = run(), run()
     pid = daemon.pool("tiny")["pid"]
     (worker,) = daemon.engine_pids()
-    _kill(worker)
+    os.kill(worker, signal.SIGKILL)
     wait_until(lambda: daemon.pool("tiny")["pid"] not in (pid, None), what="a new worker")
     daemon.wait_ready()
     third = run()
 
     assert first == second == third != ""
-
-
-def _kill(pid: int) -> None:
-    import os
-    import signal
-
-    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.orch("ORCH-3017", "ORCH-3026")
@@ -154,12 +172,7 @@ def test_a_task_leaves_its_line_in_the_log_and_the_counters_conserve(daemon: Dae
     daemon.wait_terminal(cancelled)
 
     lines = wait_until(lambda: found if len(found := daemon.tasks_logged()) == 4 else None, what="four lines")
-    fields = set(
-        "job_id session_id client_id engine pool_id replica_id model_id quant ctx tensor_split engine_version "
-        "sampler_profile_version kv_warmth queue_time_ms decode_time_ms tokens_in tokens_out eviction_events "
-        "oom_events driver_reset_events".split()
-    )
-    assert all(fields <= set(line) for line in lines)
+    assert all(set(ORCH_3027) <= set(line) for line in lines)
     assert "secret" not in daemon.log_text()
     total = {name: sum(daemon.series(f"tasks_{name}_total").values()) for name in ("enqueued", "finished", "canceled")}
     alive = sum(daemon.series("tasks_alive").values())

@@ -1,9 +1,10 @@
-"""A real daemon in a process of its own, for tests from the outside: started, asked over HTTP, killed, started again."""
+"""A real daemon in a process of its own, for tests from the outside: started, asked, killed, started again."""
 
 import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -32,7 +33,7 @@ class Reply:
         self.body = response.read()
 
     @property
-    def json(self) -> Any:  # noqa: ANN401
+    def json(self) -> Any:
         """The decoded body."""
         return json.loads(self.body)
 
@@ -94,7 +95,7 @@ class Daemon:
 
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> "Daemon":
         """Wait until every pool takes tasks."""
-        wait_until(lambda: self._all_ready(), within_s=within_s, what="all pools Ready")
+        wait_until(self._all_ready, within_s=within_s, what="all pools Ready")
         return self
 
     def _all_ready(self) -> bool:
@@ -131,7 +132,7 @@ class Daemon:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if os.readlink(entry / "fd" / "2").startswith(state):
+                    if str((entry / "fd" / "2").readlink()).startswith(state):
                         found.append(int(entry.name))
                 except OSError:
                     continue
@@ -252,8 +253,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        import socket
-
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)

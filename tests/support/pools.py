@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from tests.support.fake_engine_script import GOOD, Script
 from tests.support.tiny_gguf import make_tiny_gguf
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,7 +22,7 @@ def a_model(folder: Path, name: str = "tiny", **shape: int) -> dict[str, Any]:
     return {name: {"path": str(path), "digest": f"sha256:{digest}"}}
 
 
-def a_pool(pool_id: str = "tiny", *, engine_script: str = REAL_ENGINE, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+def a_pool(pool_id: str = "tiny", *, engine_script: str = REAL_ENGINE, **fields: Any) -> dict[str, Any]:
     """One pool of the tiny model on GPU 0."""
     pool: dict[str, Any] = {
         "id": pool_id,
@@ -32,3 +33,9 @@ def a_pool(pool_id: str = "tiny", *, engine_script: str = REAL_ENGINE, **fields:
         "launch": {"command": ["{python}", engine_script, "-m", "{model_path}", *_FLAGS]},
     }
     return {**pool, **fields}
+
+
+def a_fake_pool(pool_id: str = "tiny", *, script: Script = GOOD, **fields: Any) -> dict[str, Any]:
+    """The same on the scripted fake engine, for what the real one can't be made to do on demand."""
+    pool = a_pool(pool_id, engine_script=FAKE_ENGINE, **fields)
+    return {**pool, "launch": {**pool["launch"], "env": {"FAKE_ENGINE": script.to_json()}}}
