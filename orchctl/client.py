@@ -100,7 +100,7 @@ class Client:
 
     def logs(self, pool_id: str, *, lines: int, follow: bool) -> Iterator[bytes]:
         """The last lines that the engine of a pool wrote, and with `follow` what it writes from now on, in pieces."""
-        query = urlencode({"lines": lines, "follow": int(follow)})
+        query = urlencode({"lines": lines, "follow": str(follow).lower()})
         silence_s = None if follow else ANSWER_S
         with self._open("GET", f"{_pool(pool_id)}/logs?{query}", silence_s=silence_s, not_found=_LIST_POOLS) as reply:
             yield from self._pieces(reply)

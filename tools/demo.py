@@ -135,7 +135,7 @@ def print_next_lines() -> None:
     console.print("\n[bold]To go on[/], with [bold]make demo KEEP=1[/]:\n")
     lines = [
         f"export ORCHCTL_SOCKET={os.path.relpath(SOCKET)}",
-        f'.venv/bin/orchctl submit --model {MODEL} "Write a haiku about queues."',
+        f'.venv/bin/orchctl submit --model {MODEL} "Once upon a time, in a data centre,"',
         ".venv/bin/orchctl status --watch",
         f".venv/bin/orchctl logs {POOL}",
         f"curl -s {url} -H 'Content-Type: application/json' -d '{json.dumps(task)}'",

@@ -105,7 +105,7 @@ def _refusal(order: SpawnOrder, error: Exception) -> SpawnError:
     binary = Path(order.argv[0]).name
     if error.errno in _LIMITS:
         return SpawnError(SpawnTrouble.LIMIT, f"{binary} was not started: {error.strerror}")
-    if error.filename == str(order.cwd):
+    if str(error.filename) == str(order.cwd):
         return SpawnError(SpawnTrouble.FOLDER_MISSING, f"the working folder of {binary} cannot be entered")
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return SpawnError(SpawnTrouble.BINARY_MISSING, f"the engine's program {binary} was not found")

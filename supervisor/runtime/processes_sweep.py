@@ -18,6 +18,8 @@ from supervisor.runtime.processes_env import MARK_NAME
 
 ENVIRON_BYTES_MAX = 1 << 18
 AT_ONCE_MAX = 128
+UNSURE_LOOKS_MAX = 3
+UNSURE_S = 0.01
 _GONE_STATES = b"ZX"
 
 Recognise = Callable[[int], bool]
@@ -36,17 +38,25 @@ def of_instance(instance: str) -> Recognise:
 
 
 def sweep(is_ours: Recognise, *, deadline_s: float) -> tuple[int, ...]:
-    """Kill all that is recognised until there is none, for `deadline_s` at most; the pids that would not go."""
+    """Kill all that is recognised until there is none, for `deadline_s` at most; the pids that would not go.
+
+    In the middle of an exec a process has no environment to be recognised by. While there is one without, it is looked
+    again, a few times only: some programs have none.
+    """
     deadline = time.monotonic() + deadline_s
+    looks_left = UNSURE_LOOKS_MAX
     while True:
         with contextlib.ExitStack() as stack:
             found = _open_all(is_ours, stack)
             for pidfd in found.values():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            if not found or time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not (found or (looks_left and _is_any_unsure())):
                 return tuple(found)
             _wait_gone(list(found.values()), deadline)
+        if not found:
+            looks_left -= 1
+            time.sleep(UNSURE_S)
 
 
 def _open_all(is_ours: Recognise, stack: contextlib.ExitStack) -> dict[int, int]:
@@ -86,6 +96,16 @@ def _group_and_session(pid: int) -> tuple[int, ...]:
     except OSError:
         return ()
     return () if fields[0] in _GONE_STATES else (int(fields[2]), int(fields[3]))
+
+
+def _is_any_unsure() -> bool:
+    """Whether some process that is no kernel thread has no environment now."""
+    for pid in _pids():
+        with contextlib.suppress(OSError), Path(f"/proc/{pid}/environ").open("rb") as file:
+            if not file.read(1) and _group_and_session(pid):
+                Path(f"/proc/{pid}/exe").readlink()  # OSError: a kernel thread, or gone
+                return True
+    return False
 
 
 def _environ(pid: int) -> list[bytes]:

@@ -185,7 +185,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif verb == "health":
             self._reply(HTTPStatus.OK, health)
         elif verb == "logs":
-            self._chunked("text/plain", self._log_pieces(follows=request.query["follow"] == ["1"]))
+            self._chunked("text/plain", self._log_pieces(follows=request.query["follow"] == ["true"]))
         else:
             if verb == "drain":
                 msgspec.json.decode(request.body, type=DrainRequest)

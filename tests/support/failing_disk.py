@@ -5,7 +5,7 @@ Run as `python -m tests.support.failing_disk HOW STATE_DIR [for-good]`, in a pro
 """
 
 import asyncio
-import errno
+import contextlib
 import json
 import os
 import resource
@@ -20,17 +20,15 @@ from tests.support.journals import Ear, a_finish, an_accept, finished_ids, unfin
 
 LARGE_BODY = b"x" * 300_000
 LIMIT_BYTES = 1024
-PACE = Pace(probe_interval_s=0.3, idle_s=0.01)
-"""Slow enough that the first look at the broken journal comes before its first probe, which a small commit may pass."""
+PACE = Pace(probe_interval_s=0.1, idle_s=60)
+"""The first look at the broken journal comes before its first probe, which a small commit may pass; and the log is not
+cut in the meantime, so that the void batch is written behind older ones."""
 
 
 def fill_up(state_dir: Path) -> None:
-    with (state_dir / "filler").open("wb", buffering=0) as filler:
-        try:
-            while filler.write(b"x" * 4096):
-                pass
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+    with (state_dir / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(b"x" * 4096)
 
 
 def limit_files(state_dir: Path) -> None:
@@ -41,14 +39,20 @@ def fail_fsync(state_dir: Path) -> None:
     Path(os.environ["FSYNC_FAULT_FLAG"]).touch()
 
 
+def make_room(state_dir: Path) -> None:
+    (state_dir / "filler").unlink()
+
+
+def lift_limit(state_dir: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def await_fsync(state_dir: Path) -> None:
+    """It mends itself after some failures, so that the journal is closed and opened on a disk that still fails."""
+
+
 BREAK: dict[str, Callable[[Path], None]] = {"full": fill_up, "limit": limit_files, "fsync": fail_fsync}
-HEAL: dict[str, Callable[[Path], None]] = {
-    "full": lambda state_dir: (state_dir / "filler").unlink(),
-    "limit": lambda state_dir: resource.setrlimit(
-        resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    ),
-    "fsync": lambda state_dir: Path(os.environ["FSYNC_FAULT_FLAG"]).unlink(),
-}
+HEAL: dict[str, Callable[[Path], None]] = {"full": make_room, "limit": lift_limit, "fsync": await_fsync}
 
 
 async def _go_through(how: str, state_dir: Path, *, is_for_good: bool) -> dict[str, object]:
@@ -74,6 +78,7 @@ async def _go_through(how: str, state_dir: Path, *, is_for_good: bool) -> dict[s
     HEAL[how](state_dir)
     await ear.wait_for(WritableAgain)
     story["finished_when_well"] = list(ear.finished)
+    story["void_in_log"] = LARGE_BODY[:1000] in (state_dir / "journal-wal").read_bytes()
     journal.write(an_accept("after"))
     await ear.wait_accepted("after")
     story["unwritten"] = await asyncio.to_thread(journal.close)

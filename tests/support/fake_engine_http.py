@@ -181,7 +181,7 @@ class Engine:
     async def _complete(
         self, wanted: Completion, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        client = Client(reader, writer, ping_s=self._options.ping_s)
+        client = Client(reader, writer, ping_s=self._options.ping_s, is_heeded=not script.slot_sticks)
         slot = await self._slots.take(wanted.id_slot)
         self._tasks += 1
         slot.begin(wanted.tokens, task=self._tasks, remaining=wanted.n_predict, may_reuse=wanted.cache_prompt)

@@ -47,9 +47,13 @@ class Completion:
 class Client:
     """The other end of a connection: written to, and watched so that its leaving is noticed."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, ping_s: float) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, ping_s: float, is_heeded: bool
+    ) -> None:
+        """`is_heeded`: whether a pause ends when it leaves."""
         self._writer = writer
         self._ping_s = ping_s
+        self._is_heeded = is_heeded
         self._gone = asyncio.ensure_future(reader.read(1))
         self.is_streaming = False
 
@@ -76,6 +80,8 @@ class Client:
             await asyncio.wait({self._gone}, timeout=min(left, self._ping_s))
             if self.is_streaming and loop.time() < end:
                 await self.send(chunk(b":\n\n"))
+        if not self._is_heeded:
+            await asyncio.sleep(max(0.0, end - loop.time()))
 
     def reset(self) -> None:
         """Close with RST."""

@@ -1,30 +1,32 @@
-/* Preloaded into a process: fsync and fdatasync fail with EIO, after the data was written, while a flag file exists. */
+/* Preloaded into a process: while a flag file exists, fsync and fdatasync fail with EIO although the data was written.
+   After FAILURES_MAX failures the flag is removed. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int is_broken(void)
+enum { FAILURES_MAX = 8 };
+
+static int must_fail(void)
 {
+    static atomic_int failures;
     const char *flag = getenv("FSYNC_FAULT_FLAG");
-    return flag != NULL && access(flag, F_OK) == 0;
+    if (flag == NULL || access(flag, F_OK) != 0)
+        return 0;
+    if (atomic_fetch_add(&failures, 1) + 1 >= FAILURES_MAX)
+        unlink(flag);
+    errno = EIO;
+    return 1;
 }
 
 int fsync(int fd)
 {
-    if (is_broken()) {
-        errno = EIO;
-        return -1;
-    }
-    return (int)syscall(SYS_fsync, fd);
+    return must_fail() ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
 int fdatasync(int fd)
 {
-    if (is_broken()) {
-        errno = EIO;
-        return -1;
-    }
-    return (int)syscall(SYS_fdatasync, fd);
+    return must_fail() ? -1 : (int)syscall(SYS_fdatasync, fd);
 }

@@ -110,6 +110,10 @@ def what_is_left(state_dir: Path) -> Restored:
     return restored
 
 
+def files_holding(state_dir: Path, secret: bytes) -> list[str]:
+    return [file.name for file in state_dir.iterdir() if secret in file.read_bytes()]
+
+
 def unfinished_ids(restored: Restored) -> list[str]:
     return [task.accept.job_id for task in restored.unfinished]
 

@@ -6,6 +6,7 @@ The model talks nonsense words, quickly (thousands of tokens a second), and neve
 stop word ends it. Standard library only; it knows nothing of the product.
 """
 
+import math
 import random
 import struct
 from array import array
@@ -101,7 +102,7 @@ def _rows(
     rng: random.Random, rows: int, columns: int, *, gain: float = 1.0, lead: float | None = None
 ) -> "array[float]":
     """Uniform weights of the usual spread times `gain`; `lead` replaces the first value of each row."""
-    spread = gain * (12.0 / columns) ** 0.5
+    spread = gain * math.sqrt(12.0 / columns)
     values = array("f", [(rng.random() - 0.5) * spread for _ in range(rows * columns)])
     if lead is not None:
         for row in range(rows):
