@@ -19,7 +19,7 @@ LONG_TOKENS = 3_000
 SLOW = EngineSpeed(tick_ms=200, slots=1)
 """One slot whose task lasts ten minutes: everything after the first task waits."""
 
-_WAITING = Setting(SLOW, queue_max=QUEUE_MAX)
+_WAITING = Setting(SLOW, queue_max=QUEUE_MAX, grace_ms=-1)
 
 
 def measure_accepts(place: Place, effort: Effort, seed: int, say: Callable[[str], None]) -> list[Row]:

@@ -35,6 +35,7 @@ class Setting:
     speed: EngineSpeed
     pools: int = 1
     queue_max: int = 4096
+    grace_ms: int = 1_000
 
     def document(self, place: Place, folder: Path, port: int) -> dict[str, object]:
         """The config as plain data; everything not said here is the daemon's default, durability `full` included."""
@@ -46,7 +47,7 @@ class Setting:
             "state_dir": str(folder / "state"),
             "durability": "full",
             "models": {MODEL: {"path": str(model), "digest": digest}},
-            "stream": {"disconnect_grace_ms": -1},
+            "stream": {"disconnect_grace_ms": self.grace_ms},
             "shutdown": {"drain_ms": 0},
             "pools": [self._pool(place, index) for index in range(self.pools)],
         }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from bench.daemons import Setting, daemon
 from bench.effort import Effort
 from bench.middles import EngineSpeed, Place
-from bench.processes import cpu_s, rss_mb
+from bench.processes import rss_mb, scheduled_s
 from bench.rows import Bound, Row, judge
 
 POOLS = 8
@@ -18,9 +18,9 @@ def measure_idle(place: Place, effort: Effort, say: Callable[[str], None]) -> Ro
     say(f"idle, {POOLS} pools")
     with daemon(place, Setting(EngineSpeed(slots=4), pools=POOLS)) as one:
         time.sleep(SETTLE_S)
-        before_s, began = cpu_s(one.pid), time.monotonic()
+        before_s, began = scheduled_s(one.pid), time.monotonic()
         time.sleep(effort.idle_s)
-        percent = 100 * (cpu_s(one.pid) - before_s) / (time.monotonic() - began)
+        percent = 100 * (scheduled_s(one.pid) - before_s) / (time.monotonic() - began)
         resident_mb = rss_mb(one.pid)
     text = f"{resident_mb:.0f} MB, {percent:.2f} % of a core"
     verdict = judge(Bound(resident_mb, 80, 60), Bound(percent, 1, 0.3))

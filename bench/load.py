@@ -75,7 +75,10 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """What to do: `clients` in a closed loop, `tokens` the mean length, lengths varied by `seed` unless fixed."""
+    """What to do: `clients` in a closed loop, `tokens` the mean length, lengths varied by `seed` unless fixed.
+
+    `is_cut` drops the streams that run when the window closes instead of reading them to their end.
+    """
 
     mode: Mode
     port: int
@@ -89,6 +92,7 @@ class LoadPlan:
     total: int = 0
     watch_pid: int = 0
     has_fixed_length: bool = False
+    is_cut: bool = False
     model: str = "bench"
     ctx: int = 4096
 
@@ -111,7 +115,7 @@ class LoadPlan:
             "cpu": cpu,
         }
         argv = [str(loadgen), *(f"--{name}={value}" for name, value in options.items())]
-        return [*argv, "--fixed"] if self.has_fixed_length else argv
+        return [*argv, *(["--fixed"] if self.has_fixed_length else []), *(["--cut"] if self.is_cut else [])]
 
 
 def run_load(plan: LoadPlan, loadgen: Path, cpu: int) -> Load:

@@ -2,7 +2,7 @@
  *
  * direct: POST /completion to an engine or through a proxy. tasks: POST /v1/tasks, then GET its stream, both on one
  * connection. accept: POST /v1/tasks only. A measuring window opens after --warmup-s and lasts --seconds (or until
- * --total requests were started); what runs then is read to its end and checked, but not measured. One JSON object on
+ * --total requests were started); what runs then is read to its end and checked, but not measured, or dropped with --cut. One JSON object on
  * stdout; one wrong stream makes `wrong` non-zero and the exit status 1. CPU time of --watch is read at the window's edges. */
 #include "include/checked_stream.h"
 #include "include/histogram.h"
@@ -31,11 +31,11 @@ struct client {
 static struct {
     enum mode mode;
     const char *unix_path, *auth, *model;
-    int port, clients, tokens, ctx, is_varied;
+    int port, clients, tokens, ctx, is_varied, is_cut;
     double seconds, warmup_s, tick_ms, think_ms;
     uint64_t total, seed;
     int watch, body_bytes;
-} opt = {DIRECT, NULL, NULL, "bench", 0, 64, 128, 4096, 1, 5, 1, 0, 0, 0, 1, 0, 395};
+} opt = {DIRECT, NULL, NULL, "bench", 0, 64, 128, 4096, 1, 0, 5, 1, 0, 0, 0, 1, 0, 395};
 
 static struct {
     uint64_t tokens, streams, accepted, refused, wrong, reconnects, started, prompt_bytes;
@@ -268,7 +268,7 @@ static void run(void) {
     uint64_t began_ns = now_ns(), warm_ns = began_ns + (uint64_t)(opt.warmup_s * 1e9), until_ns = warm_ns + (uint64_t)(opt.seconds * 1e9);
     if (opt.warmup_s <= 0) open_window();
     for (int i = 0; i < opt.clients; i++) clients[i].fd = -1, start(&clients[i]);
-    while (resting < opt.clients) {
+    while (resting < opt.clients && !(is_closed && opt.is_cut)) {
         int n = epoll_wait(epoll_fd, events, EVENTS_MAX, opt.think_ms > 0 ? 1 : 10);
         for (int i = 0; i < n; i++) {
             struct client *c = events[i].data.ptr;
@@ -309,12 +309,12 @@ static void report(void) {
 }
 
 static void parse(int argc, char **argv) {
-    enum { MODE, PORT, UNIX, CLIENTS, TOKENS, CTX, FIXED, SECONDS, WARMUP, TICK, TOTAL, SEED, WATCH, BODY, AUTH, MODEL, THINK, CPU };
+    enum { MODE, PORT, UNIX, CLIENTS, TOKENS, CTX, FIXED, SECONDS, WARMUP, TICK, TOTAL, SEED, WATCH, BODY, AUTH, MODEL, THINK, CPU, CUT };
     static const struct option names[] = {
         {"mode", 1, 0, MODE},       {"port", 1, 0, PORT},       {"unix", 1, 0, UNIX},     {"clients", 1, 0, CLIENTS}, {"tokens", 1, 0, TOKENS},
         {"ctx", 1, 0, CTX},         {"fixed", 0, 0, FIXED},     {"seconds", 1, 0, SECONDS}, {"warmup-s", 1, 0, WARMUP}, {"tick-ms", 1, 0, TICK},
         {"total", 1, 0, TOTAL},     {"seed", 1, 0, SEED},       {"watch", 1, 0, WATCH},   {"body-bytes", 1, 0, BODY}, {"auth", 1, 0, AUTH},
-        {"model", 1, 0, MODEL},     {"think-ms", 1, 0, THINK}, {"cpu", 1, 0, CPU},     {0, 0, 0, 0}};
+        {"model", 1, 0, MODEL},     {"think-ms", 1, 0, THINK}, {"cpu", 1, 0, CPU},     {"cut", 0, 0, CUT}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (o) {
         case MODE: opt.mode = *optarg == 'd' ? DIRECT : *optarg == 't' ? TASKS : ACCEPT; break;
         case PORT: opt.port = atoi(optarg); break;
@@ -332,6 +332,7 @@ static void parse(int argc, char **argv) {
         case BODY: opt.body_bytes = atoi(optarg); break;
         case AUTH: opt.auth = optarg; break;
         case THINK: opt.think_ms = atof(optarg); break;
+        case CUT: opt.is_cut = 1; break;
         case CPU: pin_to(atoi(optarg)); break;
         case MODEL: opt.model = optarg; break;
         default: exit(2);

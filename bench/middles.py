@@ -5,14 +5,16 @@ import http.client
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load import Load, LoadPlan, Mode, run_load
 from bench.native import Tools
-from bench.processes import Cpus, children, free_port, running, wait_listening
+from bench.processes import POLL_S, Cpus, children, free_port, running, wait_listening
 
+WORKER_S_MAX = 5
 NGINX_PATHS = ("nginx", "/usr/sbin/nginx")
 NGINX_CONFIG = """\
 {user}worker_processes 1;
@@ -136,7 +138,10 @@ def nginx(place: Place, speed: EngineSpeed) -> Iterator[Middle]:
 
 
 def _worker_of(master: subprocess.Popen[bytes]) -> int:
-    workers = children(master.pid)
-    if len(workers) != 1:
-        raise RuntimeError(f"nginx has {len(workers)} workers instead of one")
+    """Its one worker; the port listens a moment before the worker is there."""
+    deadline = time.monotonic() + WORKER_S_MAX
+    while len(workers := children(master.pid)) != 1:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nginx has {len(workers)} workers instead of one")
+        time.sleep(POLL_S)
     return workers[0]

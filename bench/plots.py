@@ -1,6 +1,7 @@
-"""Pictures of a run: how late a token is, and what it costs, against the number of streams; the core against its load."""
+"""Pictures of a run: how late a token is, and what it costs, against the number of streams."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.load import Load
@@ -21,11 +22,7 @@ LATENCY: tuple[Panel, ...] = (
 
 def has_plots() -> bool:
     """Whether matplotlib is installed: it comes with the `dev` extra."""
-    try:
-        import matplotlib  # noqa: F401, PLC0415  (heavy, and only looked for)
-    except ImportError:
-        return False
-    return True
+    return find_spec("matplotlib") is not None
 
 
 def plot_streams(paced: Paced, panels: tuple[Panel, ...], title: str, into: Path) -> Path:

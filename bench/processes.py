@@ -100,6 +100,11 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def scheduled_s(pid: int) -> float:
+    """Time that the threads of a process have had a CPU, in seconds, exact where `cpu_s` has steps of 10 ms."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
 def rss_mb(pid: int) -> float:
     """Resident memory in units of 10**6 bytes."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:"))

@@ -1,7 +1,7 @@
 """`python -m bench.run`: measures the rows of the table of goals, prints them, and keeps JSON and plots.
 
 Systems are interleaved in one run, for only ratios of the same run carry over to another machine. What cannot be
-measured here is said aloud. Exit status 1 where a "must" was missed.
+measured here is said aloud. Exit status 1 where a "must" was missed or a part gave no result.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from bench.accepting import measure_accepts, measure_starts
 from bench.core_cost import measure_core
 from bench.effort import FULL, QUICK, Effort
 from bench.idling import measure_idle
+from bench.load import InvalidRunError
 from bench.machine import machine_facts
 from bench.middles import Place, find_nginx
 from bench.native import BENCH_DIR, BUILD_DIR, build_tools
@@ -36,12 +37,17 @@ LEFT_OUT = "rows 7, 12, 13 and 14 are not measured here; sglang-router, vllm-rou
 
 
 class Report:
-    """What a run has found so far; each part is written down as soon as it is there."""
+    """What a run has found so far."""
 
     def __init__(self, stem: Path) -> None:
         self._stem = stem
         self.rows: list[Row] = []
         self.streaming: Streaming | None = None
+
+    def stream(self, measured: Streaming) -> list[Row]:
+        """Keep the streaming runs as they are, and give their rows."""
+        self.streaming = measured
+        return streaming_rows(measured)
 
     def write(self, effort: Effort, seed: int, began: float) -> Path:
         """Everything as JSON. Gives the path."""
@@ -77,35 +83,43 @@ def _plain(streaming: Streaming) -> dict[str, object]:
     }
 
 
-def _series(each: dict[str, Series]) -> dict[str, object]:
+def _series(each: Mapping[str, Series]) -> dict[str, object]:
     return {
         name: {"ticks_missed": series.ticks_missed, "rounds": [msgspec.to_builtins(load) for load in series.loads]}
         for name, series in each.items()
     }
 
 
-def measure(report: Report, rows: frozenset[int], effort: Effort, seed: int, say: Callable[[str], None]) -> None:
-    """Run the parts that the wanted rows need, the cheap ones first."""
+def measure(report: Report, rows: frozenset[int], effort: Effort, seed: int, say: Callable[[str], None]) -> bool:
+    """Run the parts that the wanted rows need, the cheap ones first. False where one of them gave no result."""
     BUILD_DIR.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD_DIR, prefix="run-", ignore_cleanup_errors=True) as folder:
         place = Place(build_tools(), plan_cpus(), Path(folder))
-        if 9 in rows:
-            report.rows.append(measure_core(effort, say))
-        if rows & STREAMING:
-            report.streaming = measure_streaming(place, effort, seed, say)
-            report.rows += streaming_rows(report.streaming)
-        if rows & ACCEPTING:
-            report.rows += measure_accepts(place, effort, seed, say)
-        if 10 in rows:
-            report.rows.append(measure_idle(place, effort, say))
-        if 11 in rows:
-            report.rows.append(measure_starts(place, effort, seed, say))
+        parts: list[tuple[frozenset[int], Callable[[], list[Row]]]] = [
+            (frozenset({9}), lambda: [measure_core(effort, say)]),
+            (STREAMING, lambda: report.stream(measure_streaming(place, effort, seed, say))),
+            (ACCEPTING, lambda: measure_accepts(place, effort, seed, say)),
+            (frozenset({10}), lambda: [measure_idle(place, effort, say)]),
+            (frozenset({11}), lambda: [measure_starts(place, effort, seed, say)]),
+        ]
+        results = [_take(report, part, say) for gives, part in parts if rows & gives]
+        return all(results)
+
+
+def _take(report: Report, part: Callable[[], list[Row]], say: Callable[[str], None]) -> bool:
+    """A part that fails takes the others' figures with it no more than a missing nginx does."""
+    try:
+        report.rows += part()
+    except (InvalidRunError, RuntimeError, AssertionError, OSError) as error:
+        say(f"NO RESULT: {error}")
+        return False
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, keep. Gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description="Measure the rows of docs/performance.md.")
-    parser.add_argument("--quick", action="store_true", help="about two minutes, for a look")
+    parser.add_argument("--quick", action="store_true", help="about three minutes, for a look")
     parser.add_argument("--rows", type=int, nargs="+", choices=sorted(ALL), help="only the parts that give these rows")
     parser.add_argument("--seed", type=int, default=1, help="of the order of systems and the lengths of streams")
     arguments = parser.parse_args(argv)
@@ -115,11 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if find_nginx() is None:
         print("skipped: nginx is not installed, so nothing can be compared with it", file=sys.stderr)
     print(f"skipped: {LEFT_OUT}", file=sys.stderr)
-    measure(report, frozenset(arguments.rows or ALL), effort, arguments.seed, _say(began))
+    is_complete = measure(report, frozenset(arguments.rows or ALL), effort, arguments.seed, _say(began))
     written = [report.write(effort, arguments.seed, began), *report.plot()]
     print(render(sorted(report.rows, key=lambda row: row.number)))
     print(f"\ntook {time.monotonic() - began:.0f} s; kept in", *(str(path) for path in written))
-    return int(any(row.verdict is Verdict.MISSED for row in report.rows))
+    return int(not is_complete or any(row.verdict is Verdict.MISSED for row in report.rows))
 
 
 def _say(began: float) -> Callable[[str], None]:

@@ -12,6 +12,7 @@ from bench.rows import Bound, Figures, Row, Verdict, judge
 
 TICK_MS = 20
 PACED_STREAMS = 256
+PACED_TOKENS = 300
 FLOOD_STREAMS = 64
 FLOOD_TOKENS = 500
 LOW_LOAD_CLIENTS = 8
@@ -34,7 +35,9 @@ def measure_streaming(place: Place, effort: Effort, seed: int, say: Callable[[st
     paced = {}
     for streams in (*effort.sweep, PACED_STREAMS):
         say(f"paced, {streams} streams, a token each {TICK_MS} ms")
-        paced[streams] = interleave(place, systems, EngineSpeed(TICK_MS), _paced(streams, effort, seed), effort.rounds)
+        rounds = effort.rounds if streams == PACED_STREAMS else effort.sweep_rounds
+        paced[streams] = interleave(place, systems, EngineSpeed(TICK_MS), _paced(streams, effort, seed), rounds)
+        _say_missed_ticks(paced[streams], say)
     say(f"flood, {FLOOD_STREAMS} streams")
     flood = interleave(place, systems, EngineSpeed(0), _flood(effort, seed), effort.rounds)
     say(f"first token, {LOW_LOAD_CLIENTS} clients")
@@ -42,16 +45,24 @@ def measure_streaming(place: Place, effort: Effort, seed: int, say: Callable[[st
     return Streaming(paced, flood, low)
 
 
+def _say_missed_ticks(measured: Mapping[str, Series], say: Callable[[str], None]) -> None:
+    """An engine that was too late says that the machine was busy with something else: do not believe the p99."""
+    for series in measured.values():
+        if series.ticks_missed:
+            say(f"the engine behind {series.name} missed {series.ticks_missed} ticks: this machine is busy")
+
+
 def _paced(streams: int, effort: Effort, seed: int) -> LoadPlan:
     return LoadPlan(
         mode=Mode.DIRECT,
         port=0,
         clients=streams,
-        tokens=effort.paced_tokens,
+        tokens=PACED_TOKENS,
         seed=seed,
         seconds=effort.paced_s,
         warmup_s=effort.warmup_s,
         tick_ms=TICK_MS,
+        is_cut=effort.is_cut,
     )
 
 
@@ -124,13 +135,16 @@ def _flooded(flood: Mapping[str, Series]) -> Row:
     first_p99 = flood["orchctl"].middle(lambda load: load.first_token_ms.p99)
     own, base = rates["orchctl"], rates.get("nginx")
     bounds = [Bound(own, 60_000, 100_000, is_floor=True), Bound(first_p99, float("inf"), 100)]
-    text = f"{own / 1000:.0f}k tokens/s, first p99 {first_p99:.0f} ms; bare engine {rates['direct'] / 1000:.0f}k"
+    percent = flood["orchctl"].middle(lambda load: load.cpu_percent)
+    text = f"{own / 1000:.0f}k tokens/s, {percent:.0f} % CPU, first p99 {first_p99:.0f} ms"
+    text += f"; bare engine {rates['direct'] / 1000:.0f}k"
     if base is not None:
         bounds.append(Bound(own / base, 0.5, 0.9, is_floor=True))
         text += f", nginx {base / 1000:.0f}k: {own / base:.2f} x"
     must, goal = ">= 0.5 x nginx, >= 60k/s", ">= 0.9 x nginx, >= 100k/s, first p99 <= 100 ms"
     figures: Figures = {f"{name}_tokens_per_s": rate for name, rate in rates.items()} | {
-        "first_token_p99_ms": first_p99
+        "first_token_p99_ms": first_p99,
+        "cpu_percent": percent,
     }
     return Row(3, "flood, 64 streams, one core", must, goal, text, judge(*bounds), figures)
 
@@ -140,10 +154,19 @@ def _first_token(low: Mapping[str, Series]) -> Row:
         low["orchctl"].middle(pick) - low["direct"].middle(pick)
         for pick in (lambda load: load.first_token_ms.p50, lambda load: load.first_token_ms.p99)
     )
-    text = f"p50 +{p50:.2f} ms, p99 +{p99:.2f} ms"
+    task_us = low["orchctl"].middle(lambda load: load.watched_cpu_s * 1e6 / max(1, load.streams))
+    text = f"p50 +{p50:.2f} ms, p99 +{p99:.2f} ms; {task_us:.0f} us CPU for a whole task of {LOW_LOAD_TOKENS} tokens"
     verdict = judge(Bound(p50, 3, 2), Bound(p99, 8, 5))
     what = "first token over the bare engine, 8 clients"
-    return Row(4, what, "p50 <= 3, p99 <= 8 ms", "p50 <= 2, p99 <= 5 ms", text, verdict, {"p50_ms": p50, "p99_ms": p99})
+    return Row(
+        4,
+        what,
+        "p50 <= 3, p99 <= 8 ms",
+        "p50 <= 2, p99 <= 5 ms",
+        text,
+        verdict,
+        {"p50_ms": p50, "p99_ms": p99, "task_us": task_us},
+    )
 
 
 def _gaps(paced: Mapping[str, Series]) -> Row:

@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             stop_daemon(daemon)
     except (DemoError, KeyboardInterrupt) as error:
-        console.print(f"\n[red]demo:[/] {error or 'interrupted'}")
+        console.print(f"\n[red]demo:[/] {str(error) or 'interrupted'}")
         if daemon is not None and daemon.poll() is None:
             daemon.terminate()
             daemon.wait(STOP_WITHIN_S)

@@ -1,5 +1,7 @@
-"""What the log says about tasks and workers: one line per terminal task with every field of ORCH-3027, one per change
-of a worker's phase. Null where a value is unknown.
+"""What the log says about tasks and workers.
+
+One line per terminal task with every field of ORCH-3027, null where a value is unknown; one per change of a worker's
+phase; one per admission and refusal.
 """
 
 import logging

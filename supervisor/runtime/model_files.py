@@ -1,4 +1,4 @@
-"""Verifies model files (ORCH-3037, ORCH-3042): sha256 through the opened file, off the loop, remembered while unchanged.
+"""Verifies model files (ORCH-3037, ORCH-3042): sha256 through the opened file, off the loop, kept while unchanged.
 
 Bit-rotted weights load and talk garbage; no engine notices. A digest is computed once for each (device, inode, size,
 mtime), so that a restart of a worker does not read gigabytes again.

@@ -8,14 +8,7 @@ import asyncio
 from collections.abc import Mapping
 
 from adapters.base import Adapter, BadAnswerError, EngineProps, EngineRequest, Liveness
-from supervisor.runtime.engine_http import (
-    Answer,
-    EngineHttp,
-    EngineHttpError,
-    EngineLostError,
-    EngineTimeoutError,
-    EngineUnreachableError,
-)
+from supervisor.runtime.engine_http import Answer, EngineHttp, EngineHttpError, ProtocolFaultError
 
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 1.0
@@ -45,7 +38,9 @@ async def wait_healthy(http: EngineHttp, adapter: Adapter, deadline_s: float, po
     while True:
         try:
             answer = await http.request(adapter.request_health(), HEALTH_TIMEOUT_S)
-        except (EngineUnreachableError, EngineLostError, EngineTimeoutError) as error:
+        except ProtocolFaultError as error:
+            raise ProbeError(f"what answers on the engine's port is not an engine: {error}") from None
+        except EngineHttpError as error:
             seen = str(error)
         else:
             liveness = adapter.read_health(answer.status, answer.body)
@@ -89,7 +84,13 @@ async def _prove_identity(http: EngineHttp, adapter: Adapter) -> None:
         raise ProbeError("a foreign process answers on the engine's port: it takes any key")
 
 
-async def wait_slot_idle(http: EngineHttp, adapter: Adapter, slot: int | None, within_s: float) -> bool:
+async def wait_slot_idle(
+    http: EngineHttp,
+    adapter: Adapter,
+    slot: int | None,
+    within_s: float,
+    look_every_s: float = SLOTS_LOOK_EVERY_S,
+) -> bool:
     """Whether the slot (None: every slot) was seen idle in time. True at once where the engine can't say.
 
     An engine that is busy may be slow to answer: no answer counts as not idle. Looks are far apart on purpose.
@@ -105,9 +106,9 @@ async def wait_slot_idle(http: EngineHttp, adapter: Adapter, slot: int | None, w
         if left_s <= 0:
             return False
         await asyncio.sleep(min(pause_s, left_s))
-        if await _is_idle(http, adapter, request, slot):
+        if await _is_idle(http, adapter, request, slot, max(until_s - loop.time(), SLOTS_FIRST_LOOK_S)):
             return True
-        pause_s = SLOTS_LOOK_EVERY_S
+        pause_s = look_every_s
 
 
 async def count_tokens(http: EngineHttp, adapter: Adapter, text: str, timeout_s: float = TOKENIZE_TIMEOUT_S) -> int:
@@ -139,9 +140,11 @@ async def _ask(http: EngineHttp, request: EngineRequest, timeout_s: float) -> An
         raise ProbeError(str(error)) from None
 
 
-async def _is_idle(http: EngineHttp, adapter: Adapter, request: EngineRequest, slot: int | None) -> bool:
+async def _is_idle(
+    http: EngineHttp, adapter: Adapter, request: EngineRequest, slot: int | None, timeout_s: float
+) -> bool:
     try:
-        answer = await http.request(request, HEALTH_TIMEOUT_S)
+        answer = await http.request(request, min(timeout_s, HEALTH_TIMEOUT_S))
         states = adapter.read_slots(answer.body) if answer.status == 200 else ()
     except (EngineHttpError, BadAnswerError):
         return False

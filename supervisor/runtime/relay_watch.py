@@ -1,6 +1,5 @@
 """The watchdog of one run: one timer that is set again only when it fires, never for a token."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -9,16 +8,23 @@ from supervisor.runtime.relay_facts import Stall
 SECOND_LOOK_S = 0.02
 
 
+class Timer(Protocol):
+    """A callback to come."""
+
+    def cancel(self) -> None:
+        """It does not come."""
+
+
 class Timers(Protocol):
     """The part of an event loop that is used: monotonic seconds, and callbacks at a time."""
 
     def time(self) -> float:
         """Now."""
 
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
         """After `delay` seconds."""
 
-    def call_at(self, when: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
         """At `when`."""
 
 
@@ -30,7 +36,7 @@ class Watchdog:
     def __init__(self, loop: Timers, on_stall: Callable[[Stall], None]) -> None:
         self._loop = loop
         self._on_stall = on_stall
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._which = Stall.FIRST_TOKEN
         self._bound_s = 0.0
         self._is_second_look = False

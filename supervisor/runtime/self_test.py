@@ -4,7 +4,7 @@ Preload is shown by what comes before: health and props. A result is a fact; wha
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -53,14 +53,30 @@ class StepResult:
     detail: str
 
 
-async def self_test(http: EngineHttp, adapter: Adapter, props: EngineProps) -> tuple[StepResult, ...]:
-    """Run the steps; the first one that fails is the last one. Raises nothing but a cancel of its own."""
+async def self_test(
+    http: EngineHttp,
+    adapter: Adapter,
+    props: EngineProps,
+    *,
+    answer_s: float = ANSWER_S,
+    slot_idle_s: float = SLOT_IDLE_S,
+) -> tuple[StepResult, ...]:
+    """Run the steps; the first one that fails is the last one. Raises nothing but a cancel of its own.
+
+    `answer_s` bounds each completion, `slot_idle_s` the time from the cancel to a free slot.
+    """
+    max_tokens = min(CANCEL_TOKENS_MAX, max(1, props.ctx_per_slot - PROMPT_ROOM))
+    steps: tuple[tuple[SelfTestStep, Callable[[], Awaitable[str]]], ...] = (
+        (SelfTestStep.MINIMAL_DECODE, lambda: _decode(http, adapter, answer_s)),
+        (SelfTestStep.CANCEL, lambda: _cancel(http, adapter, max_tokens, answer_s, slot_idle_s)),
+        (SelfTestStep.TELEMETRY, lambda: _measure(http, adapter)),
+    )
     loop = asyncio.get_running_loop()
     results: list[StepResult] = []
-    for name in SelfTestStep:
+    for name, step in steps:
         begin_s = loop.time()
         try:
-            passed, detail = True, await _take_step(name, http, adapter, props)
+            passed, detail = True, await step()
         except (ProbeError, EngineHttpError) as error:
             passed, detail = False, str(error)
         results.append(StepResult(name, passed, (loop.time() - begin_s) * 1000, detail))
@@ -69,43 +85,41 @@ async def self_test(http: EngineHttp, adapter: Adapter, props: EngineProps) -> t
     return tuple(results)
 
 
-async def _take_step(name: SelfTestStep, http: EngineHttp, adapter: Adapter, props: EngineProps) -> str:
-    if name is SelfTestStep.MINIMAL_DECODE:
-        return await _decode(http, adapter)
-    if name is SelfTestStep.CANCEL:
-        return await _cancel(http, adapter, min(CANCEL_TOKENS_MAX, max(1, props.ctx_per_slot - PROMPT_ROOM)))
+async def _decode(http: EngineHttp, adapter: Adapter, answer_s: float) -> str:
+    call = CompletionCall(prompt=PROMPT, max_tokens=DECODE_TOKENS, seed=SEED, sampler=GREEDY)
+    end = await _taste(http, adapter, call, Finished, answer_s)
+    if end.tokens_out < 1:
+        raise ProbeError("the engine ended a completion without a single token")
+    return f"{end.tokens_out} tokens were decoded"
+
+
+async def _cancel(http: EngineHttp, adapter: Adapter, max_tokens: int, answer_s: float, slot_idle_s: float) -> str:
+    """Close the connection after the first token of a long answer, then see every slot idle."""
+    call = CompletionCall(prompt=PROMPT, max_tokens=max_tokens, seed=SEED, sampler=GREEDY, ignore_eos=True)
+    await _taste(http, adapter, call, Token, answer_s)
+    if not await wait_slot_idle(http, adapter, None, slot_idle_s):
+        raise ProbeError(f"the engine still worked {slot_idle_s:g} s after its client had left")
+    return "the slot was free after a cancel"
+
+
+async def _measure(http: EngineHttp, adapter: Adapter) -> str:
     values = await read_metrics(http, adapter)
     if not values:
         raise ProbeError("the engine's metrics page holds none of the values that are looked for")
     return f"{len(values)} values are read from the engine's metrics page"
 
 
-async def _decode(http: EngineHttp, adapter: Adapter) -> str:
-    call = CompletionCall(prompt=PROMPT, max_tokens=DECODE_TOKENS, seed=SEED, sampler=GREEDY)
-    end = await _taste(http, adapter, call, Finished)
-    if end.tokens_out < 1:
-        raise ProbeError("the engine ended a completion without a single token")
-    return f"{end.tokens_out} tokens were decoded"
-
-
-async def _cancel(http: EngineHttp, adapter: Adapter, max_tokens: int) -> str:
-    """Close the connection after the first token of a long answer, then see every slot idle."""
-    call = CompletionCall(prompt=PROMPT, max_tokens=max_tokens, seed=SEED, sampler=GREEDY, ignore_eos=True)
-    await _taste(http, adapter, call, Token)
-    if not await wait_slot_idle(http, adapter, None, SLOT_IDLE_S):
-        raise ProbeError(f"the engine still worked {SLOT_IDLE_S:g} s after its client had left")
-    return "the slot was free after a cancel"
-
-
-async def _taste(http: EngineHttp, adapter: Adapter, call: CompletionCall, wanted: type[Wanted]) -> Wanted:
+async def _taste(
+    http: EngineHttp, adapter: Adapter, call: CompletionCall, wanted: type[Wanted], answer_s: float
+) -> Wanted:
     """The first `wanted` of the answer; then the connection is closed, whatever else would follow."""
     found: asyncio.Future[Wanted] = asyncio.get_running_loop().create_future()
     exchange = http.stream(adapter.request_completion(call), _Taster(adapter.decoder, found, wanted))
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(answer_s):
             return await found
     except TimeoutError:
-        raise ProbeError(f"the engine gave no {wanted.__name__.lower()} within {ANSWER_S:g} s") from None
+        raise ProbeError(f"the engine gave no {wanted.__name__.lower()} within {answer_s:g} s") from None
     finally:
         exchange.abort()
 

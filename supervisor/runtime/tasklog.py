@@ -32,7 +32,7 @@ class Reader(Protocol):
 class OnReaders(Protocol):
     """Told when the first reader comes (count 1) and when the last one leaves (count 0), on the event loop."""
 
-    def __call__(self, job_id: str, count: int) -> None:
+    def __call__(self, job_id: str, count: int, /) -> object:
         """`count` is the number of readers now."""
 
 
@@ -189,9 +189,10 @@ class TaskLog:
 
     def _append(self, frames: list[bytes]) -> None:
         self._frames += frames
-        self.size_bytes += sum(map(len, frames))
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        self.size_bytes += len(data)
         if self._live:
-            self._push(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._push(data)
 
     def _push(self, data: bytes) -> None:
         for reader in self._live:

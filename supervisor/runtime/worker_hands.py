@@ -24,7 +24,7 @@ from supervisor.runtime.probes import ProbeError
 from supervisor.runtime.processes import EngineProcess, Processes
 from supervisor.runtime.processes_env import SpawnError, SpawnOrder
 from supervisor.runtime.processes_port import HOST, pick_port
-from supervisor.runtime.self_test import self_test
+from supervisor.runtime.self_test import ANSWER_S, self_test
 from supervisor.runtime.slot_watch import wait_busy_at_most
 from supervisor.runtime.task_codec import read_body
 
@@ -204,7 +204,9 @@ class WorkerHands:
         async def step() -> ev.Event:
             worker = self._worker(effect)
             assert worker.props is not None
-            for result in await self_test(worker.http, self._adapter(effect.pool_id), worker.props):
+            answer_s = min(ANSWER_S, self._blueprints[effect.pool_id].plan.wall_ms / 1000)
+            adapter = self._adapter(effect.pool_id)
+            for result in await self_test(worker.http, adapter, worker.props, answer_s=answer_s):
                 if not result.passed:
                     raise ProbeError(f"self-test {result.name}: {result.detail}")
                 self._post(

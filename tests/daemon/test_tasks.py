@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemon.conftest import MakeDaemon
 from tests.support.daemon import Daemon, a_request
-from tests.support.pools import a_pool
+from tests.support.pools import a_fake_pool
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engines
@@ -88,8 +88,9 @@ def test_the_same_task_twice_gives_the_same_bytes_also_after_a_worker_restart(da
 
 
 @pytest.mark.orch("ORCH-3017", "ORCH-3026")
-def test_a_cancelled_task_shows_no_token_more_than_was_said(daemon: Daemon) -> None:
-    task_id = daemon.accept(max_tokens=480)
+def test_a_cancelled_task_shows_no_token_more_than_was_said(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(a_fake_pool()).start_ready()
+    task_id = daemon.accept(prompt="x [[slow_ms@10]]", max_tokens=480)
     with daemon.open_stream(task_id) as events:
         seen = [next(events) for _ in range(4)]
         reply = daemon.ask("POST", f"/v1/tasks/{task_id}/cancel")
@@ -131,10 +132,10 @@ def test_what_does_not_fit_the_context_is_refused_before_the_queue(daemon: Daemo
 
 @pytest.mark.orch("ORCH-3004", "ORCH-3005", "ORCH-2007")
 def test_a_full_queue_refuses_with_an_honest_hint(make_daemon: MakeDaemon) -> None:
-    pool = a_pool(queue={"capacity": 2, "full_policy": "reject"})
-    daemon = make_daemon(pool).start_ready()
-    running = daemon.accept(max_tokens=500)
-    waiting = [daemon.accept(max_tokens=500) for _ in range(2)]
+    daemon = make_daemon(a_fake_pool(queue={"capacity": 2, "full_policy": "reject"})).start_ready()
+    slow = {"prompt": "x [[slow_ms@10]]", "max_tokens": 480}
+    running = daemon.accept(**slow)
+    waiting = [daemon.accept(**slow) for _ in range(2)]
 
     refused = daemon.submit(max_tokens=500)
 
@@ -167,7 +168,7 @@ def test_a_task_leaves_its_line_in_the_log_and_the_counters_conserve(daemon: Dae
     ended = [daemon.accept(prompt="a secret prompt", max_tokens=4) for _ in range(3)]
     for task_id in ended:
         daemon.read_stream(task_id)
-    cancelled = daemon.accept(max_tokens=500)
+    cancelled = daemon.accept(max_tokens=450)
     daemon.ask("POST", f"/v1/tasks/{cancelled}/cancel")
     daemon.wait_terminal(cancelled)
 

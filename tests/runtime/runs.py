@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from adapters.base import EngineRequest, Finished, StreamDecoder
 from adapters.llamacpp_stream import CompletionDecoder, ErrorDecoder
 from supervisor.runtime.engine_http import EngineHttp
+from supervisor.runtime.relay import Relay
 from supervisor.runtime.relay_facts import RunFault, RunOrder, Stall, TokenMeter
 from supervisor.runtime.tasklog import OnReaders, TaskLog
-from supervisor.wire.frames import Started, started_frame
+from supervisor.wire.frames import Started, started_frame, token_frame
+from tests.runtime.scripted_engine import HEAD, LAST_CHUNK, Peer, Script, chunk, scripted_engine
 
 STARTED = started_frame(
     Started(
@@ -47,7 +49,7 @@ def decoder(status: int) -> StreamDecoder:
 
 def texts_of(log: TaskLog) -> list[str]:
     """What a client makes of the log's token frames; checks that their numbers have no gap."""
-    tokens = []
+    tokens: list[str] = []
     for frame in log.dump().decode().split("\n\n")[:-1]:
         number, kind, data = frame.split("\n")
         if kind == "event: token":
@@ -123,3 +125,55 @@ def an_order(
         tokens_max=tokens_max,
         meter=TokenMeter(),
     )
+
+
+class Collector:
+    """A reader that takes `room` writes before it is behind."""
+
+    def __init__(self, log: TaskLog, room: int = 1_000_000) -> None:
+        self.log = log
+        self.room = room
+        self.cursor = log.seq
+        self.writes: list[bytes] = []
+
+    def push(self, data: bytes) -> bool:
+        self.writes.append(data)
+        self.cursor = self.log.seq
+        self.room -= 1
+        return self.room > 0
+
+    def finish(self) -> None:
+        pass
+
+
+def sending(*pieces: bytes) -> Script:
+    """Answers the first request with these writes and waits for the client to leave."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(*pieces)
+        await peer.wait_gone()
+
+    return script
+
+
+def stream_of(*texts: str) -> bytes:
+    return HEAD + b"".join(chunk(event) for event in [*events(*texts), stop_event(len(texts))]) + LAST_CHUNK
+
+
+async def relayed(raw: bytes) -> tuple[Facts, TaskLog]:
+    """One run against an engine that sends `raw` and closes."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(raw)
+
+    async with scripted_engine(script) as engine:
+        facts, log = Facts(), a_log()
+        Relay(facts).start(an_order(engine.port, log))
+        await facts.over.wait()
+        return facts, log
+
+
+def frames_of(*texts: str) -> list[bytes]:
+    return [token_frame(text, index) for index, text in enumerate(texts)]

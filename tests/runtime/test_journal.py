@@ -23,6 +23,7 @@ from tests.support.journals import (
     a_running_journal,
     an_accept,
     an_attempt,
+    files_holding,
     finished_ids,
     unfinished_ids,
     what_is_left,
@@ -113,11 +114,11 @@ async def test_the_bytes_of_a_prompt_leave_the_disk_with_its_task(tmp_path: Path
     async with a_running_journal(tmp_path) as (journal, ear):
         journal.write(an_accept("job-1", body=secret * 400))
         await ear.wait_accepted("job-1")
-        is_on_disk = any(secret in file.read_bytes() for file in tmp_path.iterdir())
+        is_on_disk = files_holding(tmp_path, secret) != []
         journal.write(a_finish("job-1"))
         await ear.wait_finished("job-1")
 
-    left = [file.name for file in tmp_path.iterdir() if secret in file.read_bytes()]
+    left = files_holding(tmp_path, secret)
 
     assert is_on_disk
     assert left == []

@@ -114,12 +114,20 @@ def test_one_spoiled_page_costs_only_its_own_tasks(damaged: Path) -> None:
     _check_intact(restored)
 
 
-def test_a_flipped_bit_in_a_prompt_is_found_and_counted(damaged: Path) -> None:
+def _flip_a_bit(path: Path, needle: bytes) -> None:
+    content = path.read_bytes()
+    place = content.index(needle)
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+def _body_of(job_id: str) -> bytes:
     accepts, _ = _records()
-    body = next(accept.body for accept in accepts if accept.job_id == "job-101" and len(accept.body) > 100)
-    content = damaged.read_bytes()
-    place = content.index(body[20:60])
-    damaged.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    return next(accept.body for accept in accepts if accept.job_id == job_id)
+
+
+@pytest.mark.parametrize("needle", [_body_of("job-101")[20:60], b"task-of-job-101"])
+def test_a_flipped_bit_in_a_waiting_task_is_found_and_costs_that_task(damaged: Path, needle: bytes) -> None:
+    _flip_a_bit(damaged, needle)
 
     restored = what_is_left(damaged.parent)
 
@@ -128,6 +136,33 @@ def test_a_flipped_bit_in_a_prompt_is_found_and_counted(damaged: Path) -> None:
     assert "job-101" not in unfinished_ids(restored)
     assert len(restored.unfinished) == TASKS - FINISHED - 1
     _check_intact(restored)
+
+
+@pytest.mark.parametrize("needle", [_records()[1][20].frames[:40], b"task-of-job-100", b'{"text":"hi"}'])
+def test_a_flipped_bit_in_a_finished_task_is_found_and_costs_that_task(damaged: Path, needle: bytes) -> None:
+    _flip_a_bit(damaged, needle)
+
+    restored = what_is_left(damaged.parent)
+
+    assert restored.damage is not None
+    assert restored.damage.rows_torn == 1
+    assert len(restored.unfinished) == TASKS - FINISHED
+    assert len(restored.finished) == FINISHED - 1
+    _check_intact(restored)
+
+
+def test_tasks_beyond_a_spoiled_page_are_read_from_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    store, _ = Store.open(path, Durability.NORMAL)
+    store.commit([an_accept(f"job-{number}") for number in range(12_000)])
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(20 * PAGE)
+        file.write(b"\xff" * PAGE)
+
+    restored = what_is_left(tmp_path)
+
+    assert 11_900 < len(restored.unfinished) < 12_000
 
 
 @settings(max_examples=25, deadline=None)
@@ -165,6 +200,14 @@ def test_a_flipped_byte_of_the_header_is_survived_or_refused_as_too_new(damaged:
     _check_intact(restored)
 
 
+def _a_log_of_another_journal(scratch: Path) -> bytes:
+    store, _ = Store.open(scratch / "journal", Durability.NORMAL)
+    store.commit([an_accept("stray", b"x" * 20_000)])
+    log = (scratch / "journal-wal").read_bytes()
+    store.close()
+    return log
+
+
 def test_an_interrupted_replacement_goes_on_from_every_step(whole: Path, tmp_path: Path) -> None:
     steps = {
         "built": ("journal", "journal-wal", "journal.rebuilt"),
@@ -172,12 +215,13 @@ def test_an_interrupted_replacement_goes_on_from_every_step(whole: Path, tmp_pat
         "log moved": ("journal.damaged-1", "journal.damaged-1-wal", "journal.rebuilt"),
         "draft only": ("journal", "journal.draft"),
     }
+    bad = {"journal-wal": _a_log_of_another_journal(tmp_path)}
     for step, names in steps.items():
         state_dir = tmp_path / step
         state_dir.mkdir(mode=0o700)
         for name in names:
             good = name in {"journal.rebuilt", "journal"} if step == "draft only" else name == "journal.rebuilt"
-            shutil.copy(whole, state_dir / name) if good else (state_dir / name).write_bytes(b"garbage")
+            shutil.copy(whole, state_dir / name) if good else (state_dir / name).write_bytes(bad.get(name, b"garbage"))
 
         restored = what_is_left(state_dir)
 

@@ -8,8 +8,9 @@ import pytest
 
 from supervisor.runtime.journal.faults import JournalError, JournalLockedError, JournalTooNewError
 from supervisor.runtime.journal.journal import Journal
-from supervisor.runtime.journal.records import Durability
-from tests.support.journals import a_running_journal, an_accept, unfinished_ids, what_is_left
+from supervisor.runtime.journal.records import Durability, ForgetRecord
+from supervisor.runtime.journal.store import FREE_PAGES_KEPT, Store
+from tests.support.journals import a_finish, a_running_journal, an_accept, unfinished_ids, what_is_left
 
 
 @pytest.fixture(params=[0o000, 0o777])
@@ -58,7 +59,7 @@ def test_one_daemon_per_state_directory(tmp_path: Path) -> None:
 
 def test_a_failed_open_leaves_no_lock_behind(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
-    with pytest.raises(JournalError, match="not a regular file|Is a directory"):
+    with pytest.raises(JournalError, match=r"not a regular file|Is a directory"):
         Journal.open(tmp_path, Durability.FULL)
     (tmp_path / "journal").rmdir()
 
@@ -119,11 +120,7 @@ def test_a_journal_of_a_newer_daemon_is_left_alone(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["daemon.lock", "journal"]
 
 
-async def test_the_file_shrinks_again_and_the_log_is_cut_when_idle(tmp_path: Path) -> None:
-    from supervisor.runtime.journal.records import ForgetRecord
-    from supervisor.runtime.journal.store import FREE_PAGES_KEPT, Store
-    from tests.support.journals import a_finish
-
+def test_the_file_shrinks_again_and_the_log_is_cut_when_idle(tmp_path: Path) -> None:
     store, _ = Store.open(tmp_path / "journal", Durability.NORMAL)
     names = [f"job-{number}" for number in range(60)]
     store.commit([an_accept(name) for name in names])

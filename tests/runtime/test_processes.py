@@ -172,18 +172,22 @@ async def test_a_second_impatient_stop_cuts_the_first_one_short(tmp_path: Path) 
 
 STRAYS = """
 import os, signal, sys, time
+told, tell = os.pipe()
 def stray(own_session):
     if os.fork() == 0:
         if own_session: os.setsid()
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print("stray", os.getpid(), flush=True)
+            os.write(tell, b".")  # its parent may go, and it may be swept, once its pid is in the log
             environ = os.environ if own_session else {}  # it is known by the one or by the other, never by both
             os.execvpe("sleep", ["sleep", "600"], environ)
         os._exit(0)
     os.wait()
 stray(False)
+os.read(told, 1)
 stray(True)
+os.read(told, 1)
 print("up", flush=True)
 if len(sys.argv) > 1: os._exit(1)
 time.sleep(600)

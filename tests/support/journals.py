@@ -92,9 +92,14 @@ class Ear:
 
 @asynccontextmanager
 async def a_running_journal(
-    state_dir: Path, *, bounds: Bounds | None = None, durability: Durability = Durability.FULL
+    state_dir: Path,
+    *,
+    bounds: Bounds | None = None,
+    durability: Durability = Durability.FULL,
+    before_start: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[tuple[Journal, Ear]]:
     journal, _ = Journal.open(state_dir, durability, bounds=bounds, pace=QUICK)
+    before_start()
     ear = Ear()
     journal.start(asyncio.get_running_loop(), ear)
     try:

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,14 +20,18 @@ ANSWER_S = 30.0
 READY_S = 60.0
 EXIT_S = 30.0
 TAIL_BYTES = 64 * 1024
+PORTS = (20_000, 32_768)
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port
+    """A port that was free a moment ago, below those that the kernel hands out, so that nobody gets it by chance."""
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 class Process:
@@ -83,6 +88,16 @@ class Process:
     def wait_ready(self) -> None:
         """Until it serves; an exit meanwhile is a failure with its output."""
         wait_until(self._is_ready, within_s=READY_S, what="the server's readiness")
+
+    def wait_stoppable(self) -> None:
+        """Until SIGTERM is caught: llama-server does so a moment after it is ready, and until then just dies of it."""
+        self.wait_ready()
+        wait_until(self._catches_sigterm, what="the handler of SIGTERM")
+
+    def _catches_sigterm(self) -> bool:
+        status = Path(f"/proc/{self.child.pid}/status").read_text()
+        caught = next(line.split()[1] for line in status.split("\n") if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) & (1 << (signal.SIGTERM - 1)))
 
     def _is_ready(self) -> bool:
         assert self.child.poll() is None, self.tail()

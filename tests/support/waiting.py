@@ -30,7 +30,7 @@ async def until(predicate: Callable[[], T], *, within_s: float = 5.0, what: str 
         await asyncio.sleep(POLL_S)
 
 
-def wait_until(predicate: Callable[[], T], *, within_s: float = 10.0, what: str = "the condition") -> T:
+def wait_until(predicate: Callable[[], T | None], *, within_s: float = 10.0, what: str = "the condition") -> T:
     """The same for a test without an event loop."""
     deadline = time.monotonic() + within_s
     while True:

@@ -6,7 +6,7 @@ cause in one turn of the loop.
 """
 
 import asyncio
-from typing import Protocol, cast, cast
+from typing import Protocol, cast
 
 from supervisor.runtime.engine_http.errors import EngineLostError
 from supervisor.runtime.engine_http.exchange import Exchange
@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._has_status and parser.status:
             self._has_status = True
             exchange.sink.on_status(parser.status, parser.headers)
-        if body and self._exchange is exchange:
+        if body:
             exchange.sink.on_body(body)
         if self._exchange is exchange and (parser.is_complete or parser.fault is not None):
             self._settle(exchange)

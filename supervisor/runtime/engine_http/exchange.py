@@ -95,7 +95,7 @@ class Exchange:
         """
         if self.is_over:
             return
-        if is_stale and not self._was_retried:
+        if is_stale:  # once at most: the second try rides on a connection that was never used before
             self._was_retried = True
             self._retry(self)
             return

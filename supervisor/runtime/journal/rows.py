@@ -19,7 +19,7 @@ Row: TypeAlias = tuple[Value, ...]
 T = TypeVar("T")
 
 ROWS_PER_STATEMENT = (64, 8, 1)
-"""One statement for many rows: each step of SQLite hands the GIL over twice. Measured: 10-15 % more accepts a second."""
+"""One statement for many rows: each step of SQLite hands the GIL over twice. Measured: 10-15 % more accepts."""
 
 _CRC_BYTES = 4
 

@@ -133,12 +133,12 @@ class Writer:
         size = self._inbox.settle(records)
         finished = tuple(record.job_id for record in records if isinstance(record, FinishRecord))
         self._in_hand = self._in_hand[len(records) :]
+        self._count(commits=1, records=len(records), commit_s=took_s)
         self._report(Committed(accepted=_ids(records), finished=finished))
         self._is_tidy = False
         self._bytes_since_checkpoint += size + _DIRTIED_BYTES_PER_COMMIT
         erasing = sum(jobs_of(record) for record in records if not isinstance(record, AcceptRecord))
         self._bytes_since_checkpoint += erasing * _PAGE_BYTES
-        self._count(commits=1, records=len(records), commit_s=took_s)
 
     def _checkpoint_if_due(self) -> None:
         # After the report and not within the commit: only the next batch waits for it.
