@@ -22,9 +22,10 @@ class LaunchSpec:
     """Everything an engine process is started with.
 
     `devices` are GPU UUIDs in mask order; `api_key` is the random key of this one worker; `ctx` is the context of each
-    slot in tokens; `command` replaces the adapter's own command line (placeholders `{port} {model_path} {model_name} {ctx}
-    {ctx_total} {slots} {api_key} {config_dir} {python} {pool_id}`, where ctx_total is ctx * slots); `simulated` says that the devices are not real, so that nothing may be
-    refused for spilling to a CPU that is all there is.
+    slot in tokens. `command` replaces the adapter's own command line; its placeholders are `{port} {model_path}
+    {model_name} {ctx} {ctx_total} {slots} {api_key} {config_dir} {python} {pool_id}`, where ctx_total is ctx * slots.
+    `simulated` says that the devices are not real, so that nothing may be refused for spilling to a CPU that is all
+    there is.
     """
 
     pool_id: str

@@ -16,9 +16,7 @@ from adapters.base import ExitExplanation, ExitKind
 DETAIL_CHARS_MAX = 160
 
 _SHELL_SIGNAL_BASE = 128
-_CHATTER = re.compile(
-    r'^(?:[\d.]+ [DTI] |\{"type":"log".*"level":"(?:DEBUG|TRACE|INFO|debug|trace|info)").*$', re.MULTILINE
-)
+_CHATTER = re.compile(r'^(?:[\d.]+ [DTI] |\{"type":"log".*"level":"(?:debug|trace|info)").*$', re.MULTILINE)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -57,7 +55,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], ExitKind, str], ...] = (
         ExitKind.NO_GPU,
         "the engine found no usable GPU",
     ),
-    (_pattern(r"CUDA error: ?(?P<detail>[^\n]*)"), ExitKind.CUDA_ERROR, "a CUDA call failed"),
+    (_pattern(r"CUDA error: ?(?P<detail>[^\n\"\\]*)"), ExitKind.CUDA_ERROR, "a CUDA call failed"),
     # 6
     (
         _pattern(r"couldn't bind HTTP server socket(?:, hostname: \S+, port: (?P<detail>\d+))?|address already in use"),
@@ -95,14 +93,14 @@ _TEXTS: tuple[tuple[re.Pattern[str], ExitKind, str], ...] = (
         ExitKind.MODEL_BAD,
         "the engine could not load the model file",
     ),
-    # A build without CUDA says so in every run, so that it proves something only where nothing else does.
-    (_pattern(r"no usable GPU found"), ExitKind.NO_GPU, "the engine found no usable GPU"),
 )
 
 _SIGNALS: Mapping[int, tuple[ExitKind, str]] = {
     signal.SIGKILL: (ExitKind.KILLED, "the engine was killed (SIGKILL), not by itself"),
     signal.SIGILL: (ExitKind.ILLEGAL_INSTRUCTION, "the engine was built for another CPU (SIGILL)"),
 }
+_SAYS_NO_GPU = "no usable GPU found"
+"""A build without CUDA says so in every run, so that it proves something only where nothing else does."""
 _NOT_RUN = frozenset({126, 127})
 """What a shell or env(1) exits with for a command that it cannot run."""
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -123,6 +121,8 @@ def explain_exit(returncode: int, tail: str) -> ExitExplanation:
         if number in _SIGNALS:
             return ExitExplanation(*_SIGNALS[number])
         return ExitExplanation(ExitKind.CRASHED, f"the engine crashed ({_name(number)})")
+    if _SAYS_NO_GPU in tail:
+        return ExitExplanation(ExitKind.NO_GPU, "the engine found no usable GPU")
     return ExitExplanation(ExitKind.CRASHED, f"the engine exited with status {returncode} and no known reason")
 
 

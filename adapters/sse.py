@@ -16,12 +16,13 @@ class SseSplitter:
     longer than `event_bytes_max` bytes `is_overflown` is true and nothing more is given.
     """
 
-    __slots__ = ("_event_bytes_max", "_held", "_held_bytes", "is_overflown")
+    __slots__ = ("_event_bytes_max", "_held", "_held_bytes", "_is_cr_held", "is_overflown")
 
     def __init__(self, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
         self._event_bytes_max = event_bytes_max
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._is_cr_held = False
         self.is_overflown = False
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
@@ -29,15 +30,22 @@ class SseSplitter:
         data = bytes(data)
         if self.is_overflown:
             return []
+        if self._is_cr_held or b"\r" in data:
+            data = self._without_cr(data)
         if self._held:
             self._held.append(data)
             self._held_bytes += len(data)
             if b"\n" not in data and self._held_bytes <= self._event_bytes_max:
                 return []  # Cannot complete an event; joining each time would be quadratic in the event's length.
             data = b"".join(self._held)
-        if b"\r\n" in data:
-            data = data.replace(b"\r\n", b"\n")
         return self._cut(data)
+
+    def _without_cr(self, data: bytes) -> bytes:
+        """CRLF as LF. A CR at the end of a read is held back until it is known what follows it."""
+        if self._is_cr_held:
+            data = b"\r" + data
+        self._is_cr_held = data.endswith(b"\r")
+        return (data[:-1] if self._is_cr_held else data).replace(b"\r\n", b"\n")
 
     def _cut(self, data: bytes) -> list[bytes]:
         """Split at the blank lines and hold back what stands after the last one."""
@@ -50,7 +58,7 @@ class SseSplitter:
         rest = rest.lstrip(b"\n")
         self._held, self._held_bytes = ([rest] if rest else []), len(rest)
         payloads = self._payloads(data[:end].split(b"\n\n")) if end >= 0 else []
-        if len(rest.rstrip(b"\r\n")) > self._event_bytes_max:
+        if len(rest.rstrip(b"\n")) > self._event_bytes_max:
             self._overflow()
         return payloads
 

@@ -1,9 +1,9 @@
 """Runs the real llama.cpp HTTP server that the prebuilt wheel `xllamacpp` holds, with llama-server's own flags.
 
-For machines where building llama-server is not worth the wait: the demo, the tests, continuous integration. It
-behaves as llama-server does at its edges: an unknown flag, a missing model and a taken port end it with status 1 and
-a message on stderr; SIGTERM while it loads ends it at once, later in good order, and a second SIGTERM ends it with
-status 1. A flag that it does not know is refused, never dropped.
+For machines where building llama-server is not worth the wait: the demo, the tests, continuous integration. It behaves
+as llama-server does at its edges: an unknown flag, a missing model and a taken port end it with status 1 and a message
+on stderr; SIGTERM ends it in good order, and a second one waits for no reader; while it loads, both wait for the end of
+the load. A flag that it does not know is refused, never dropped.
 
     python xllamacpp_server.py -m model.gguf --host 127.0.0.1 --port 8080 -c 4096 -np 2 --metrics
 """
@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +23,7 @@ Set = Callable[[CommonParams, str], None]
 
 ALL_LAYERS = -2
 AUTO_LAYERS = -1
-ENDED = b"\0"
-"""Comes through the pipe of the signals, where it cannot be mistaken for one."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class BadFlagError(Exception):
@@ -147,7 +145,7 @@ BARE: Mapping[tuple[str, ...], tuple[str, object]] = {
 def parse(argv: list[str]) -> CommonParams:
     """llama-server's reading of a command line: exact flags, the last one wins. Raises BadFlagError.
 
-    One default differs: without -ngl and -fit every layer goes to the GPU and nothing is fitted, so that nothing spills.
+    One default differs: without -ngl and -fit every layer goes to the GPU and nothing is fitted: nothing spills.
     """
     params = CommonParams()
     params.n_gpu_layers, params.fit_params = ALL_LAYERS, False
@@ -181,7 +179,7 @@ def _apply(params: CommonParams, flag: str, value: str | None, setter: Set) -> N
 
 
 def main(argv: list[str]) -> int:
-    """Serve until SIGTERM or SIGINT. 0 after a stop in good order, 1 for everything else."""
+    """Serve until SIGTERM or SIGINT. 0 after a stop in good order, 1 where it could not start."""
     try:
         params = parse(argv)
     except BadFlagError as error:
@@ -189,33 +187,28 @@ def main(argv: list[str]) -> int:
         return 1
     build = f"xllamacpp-{version('xllamacpp')}"
     params.model_tags = {*params.model_tags, f"build={build}"}  # The wheel's server does not know its own build.
+    woken = _catch_signals()
     try:
-        server = Server(params)  # Loads the model; a signal meanwhile takes its default action, as with llama-server.
+        server = Server(params)  # Loads the model.
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)  # The server itself has said why.
         return 1
     print(f"{build}: listening on {server.listening_address}", file=sys.stderr, flush=True)
-    return _serve([server])
-
-
-def _serve(holder: list[Server]) -> int:
-    """Wait for a signal, then end the server, which waits for its readers; a second signal waits for nobody."""
-    woken, signalled = socket.socketpair()
-    signalled.setblocking(False)  # noqa: FBT003  (the standard library takes it so)
-    signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     woken.recv(1)
-    threading.Thread(target=_end, args=(holder, signalled), daemon=True).start()
-    if woken.recv(1) != ENDED:
-        print("Received second interrupt, terminating immediately.", file=sys.stderr, flush=True)
-        os._exit(1)  # The server's threads cannot be ended otherwise.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    del server  # Its destructor ends its threads in good order, and lets no Python run: a handler could not hurry it.
     return 0
 
 
-def _end(holder: list[Server], done: socket.socket) -> None:
-    holder.clear()  # Drops the last reference: the server's destructor ends its threads and waits for them.
-    done.send(ENDED)
+def _catch_signals() -> socket.socket:
+    """A signal to stop becomes a byte in the returned socket. Called before the load: it serves before that returns."""
+    woken, signalled = socket.socketpair()
+    signalled.setblocking(False)  # noqa: FBT003  (the standard library takes it so)
+    signal.set_wakeup_fd(signalled.detach(), warn_on_full_buffer=False)
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    return woken
 
 
 if __name__ == "__main__":

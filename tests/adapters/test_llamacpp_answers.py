@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -83,12 +84,18 @@ def test_metrics_under_neutral_names() -> None:
     assert LlamaCpp().read_metrics(b"llamacpp:kv_cache_usage_ratio 0.25\n") == {"kv_usage_ratio": 0.25}
 
 
-    READERS: list[Callable[[bytes], object]] = [ lambda body: LlamaCpp().read_props((body, MODELS)), lambda body:
-    LlamaCpp().read_props((PROPS, body)), lambda body: LlamaCpp().read_slots(body), lambda body:
-    LlamaCpp().read_tokenize(body), lambda body: LlamaCpp().read_metrics(body), ] NOT_ANSWERS = [ b"", b"{", b"null",
-    b"7", b"{}", b'"ok"', b"<html>", b"\xff", b"[7]", b"[" * 100_000, b'{"tokens":7}', b'{"data":{}}',
-    b"llamacpp:requests_processing many\n", recorded("apikey_wrong.txt").body, recorded("loading_health.txt").body, ]
-    # fmt: skip
+READERS: list[Callable[[bytes], object]] = [
+    lambda body: LlamaCpp().read_props((body, MODELS)),
+    lambda body: LlamaCpp().read_props((PROPS, body)),
+    lambda body: LlamaCpp().read_slots(body),
+    lambda body: LlamaCpp().read_tokenize(body),
+    lambda body: LlamaCpp().read_metrics(body),
+]
+NOT_ANSWERS = [
+    b"", b"{", b"null", b"7", b"{}", b'"ok"', b"<html>", b"\xff", b"[7]", b"[" * 100_000, b'{"tokens":7}',
+    b'{"data":{}}', b"llamacpp:requests_processing many\n", recorded("apikey_wrong.txt").body,
+    recorded("loading_health.txt").body,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("read", READERS)
@@ -100,10 +107,8 @@ def test_what_is_no_answer_is_refused(read: Callable[[bytes], object], body: byt
 
 @given(st.binary(max_size=300), st.sampled_from(READERS))
 def test_any_bytes_are_an_answer_or_refused(body: bytes, read: Callable[[bytes], object]) -> None:
-    try:
-        read(body)
-    except BadAnswerError as refused:
-        assert str(refused)
+    with suppress(BadAnswerError):
+        assert read(body) is not None
 
 
 @pytest.mark.parametrize(("slots", "ctx"), [(0, 2048), (1, 0), (-1, 2048)])

@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 from adapters.base import ExitKind
 from adapters.llamacpp import LlamaCpp
 
-LOADING = "0.00.011.303 I srv    load_model: loading model '/m.gguf'\n" FAILED = "0.00.011.533 E srv    load_model:
-failed to load model, '/m.gguf'\nE srv llama_server: exiting due to model loading error\n" NO_CUDA_BUILD = "warning:
-no usable GPU found, --gpu-layers option will be ignored\n"
+LOADING = "0.00.011.303 I srv    load_model: loading model '/m.gguf'\n"
+FAILED = (
+    "0.00.011.533 E srv    load_model: failed to load model, '/m.gguf'\n"
+    "0.00.011.535 E srv  llama_server: exiting due to model loading error\n"
+)
+NO_CUDA_BUILD = "warning: no usable GPU found, --gpu-layers option will be ignored\n"
 
 
 @pytest.mark.parametrize(
@@ -40,32 +43,53 @@ def test_statuses(returncode: int, tail: str, kind: ExitKind, part: str) -> None
     assert part in found.cause
 
 
-        @pytest.mark.parametrize( ("returncode", "words", "kind", "part"), [ ( 1,
-        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of
-        memory", ExitKind.OOM_VRAM, "GPU", ), (-6, "/src/ggml-cuda.cu:98: CUDA error: out of memory",
-        ExitKind.OOM_VRAM, "GPU"), (1, "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
-        ExitKind.OOM_VRAM, "GPU"), (1, "ggml_gallocr_reserve_n: failed to allocate CUDA1 buffer of size 5",
-        ExitKind.OOM_VRAM, "GPU"), (1, "graph_reserve: failed to allocate compute buffers", ExitKind.OOM_VRAM,
-        "context"), (1, "failed to allocate compute pp buffers", ExitKind.OOM_VRAM, "context"), (1, "failed to
-        allocate buffer for kv cache", ExitKind.OOM_VRAM, "context"), (1, "CUBLAS_STATUS_ALLOC_FAILED",
-        ExitKind.OOM_VRAM, "GPU"), (1, "error loading model: unable to allocate CPU buffer", ExitKind.OOM_HOST,
-        "host"), (1, "unable to allocate CUDA_Host buffer", ExitKind.OOM_HOST, "host"), (-6, "terminate called after
-        throwing an instance of 'std::bad_alloc'", ExitKind.OOM_HOST, "host"), (1, "error loading model: mmap failed:
-        Cannot allocate memory", ExitKind.OOM_HOST, "host"), ( -6, "ggml_aligned_malloc: insufficient memory
-        (attempted to allocate 41.96 MB)\nGGML_ASSERT(ctx->mem_buffer != NULL) failed", ExitKind.OOM_HOST, "host", ),
-        (-6, "CUDA error: an illegal memory access was encountered", ExitKind.CUDA_ERROR, "an illegal memory access"),
-        (-6, "CUDA error: uncorrectable ECC error encountered", ExitKind.CUDA_ERROR, "uncorrectable ECC"), (1,
-        "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected", ExitKind.NO_GPU, "no
-        usable"), ( 1, "E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 18151",
-        ExitKind.PORT_IN_USE, "port: 18151", ), (1, "error: invalid argument: --no-such-flag", ExitKind.BAD_FLAG,
-        "--no-such-flag"), (1, 'error while handling argument "-c": stoi\n\nusage:', ExitKind.BAD_FLAG, '"-c"'), ( 1,
-        "gguf_init_from_file: failed to open GGUF file '/m.gguf' (No such file or directory)", ExitKind.MODEL_MISSING,
-        "/m.gguf", ), (1, "unknown model architecture: 'lxama'", ExitKind.MODEL_BAD, "'lxama'"), ( 1, "tensor
-        'blk.16.ffn_down.weight' data is not within the file bounds, model is corrupted or incomplete",
-        ExitKind.MODEL_BAD, "blk.16", ), (1, "gguf_init_from_file_impl: invalid magic characters: 'ELF', expected
-        'GGUF'", ExitKind.MODEL_BAD, "load"), ], ) @pytest.mark.orch("ORCH-3027") def test_last_words(returncode: int,
-        words: str, kind: ExitKind, part: str) -> None: found = LlamaCpp().explain_exit(returncode, NO_CUDA_BUILD +
-        LOADING + f"0.00.020.000 E {words}\n" + FAILED)
+OUT_OF_VRAM = [
+    (1, "alloc_buffer: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of memory", "GPU"),
+    (-6, "/src/ggml-cuda.cu:98: CUDA error: out of memory", "GPU"),
+    (1, "llama_model_load: error loading model: unable to allocate CUDA0 buffer", "GPU"),
+    (1, "ggml_gallocr_reserve_n: failed to allocate CUDA1 buffer of size 5", "GPU"),
+    (1, "CUBLAS_STATUS_ALLOC_FAILED", "GPU"),
+    (1, "graph_reserve: failed to allocate compute buffers", "context"),
+    (1, "failed to allocate compute pp buffers", "context"),
+    (1, "failed to allocate buffer for kv cache", "context"),
+]
+OUT_OF_RAM = [
+    (1, "error loading model: unable to allocate CPU buffer", "host"),
+    (1, "error loading model: unable to allocate CPU_REPACK buffer", "host"),
+    (1, "unable to allocate CUDA_Host buffer", "host"),
+    (-6, "terminate called after throwing an instance of 'std::bad_alloc'", "host"),
+    (1, "error loading model: mmap failed: Cannot allocate memory", "host"),
+    (-6, "ggml_aligned_malloc: insufficient memory (attempted to allocate 41.96 MB)\nGGML_ASSERT(x) failed", "host"),
+]
+CUDA_ERRORS = [
+    (-6, "CUDA error: an illegal memory access was encountered", "an illegal memory access"),
+    (-6, "CUDA error: uncorrectable ECC error encountered", "uncorrectable ECC"),
+]
+BAD_FLAGS = [
+    (1, "error: invalid argument: --no-such-flag", "--no-such-flag"),
+    (1, 'error while handling argument "-c": stoi\n\nusage:', '"-c"'),
+    (1, 'error while handling environment variable "LLAMA_ARG_FIT": x', '"LLAMA_ARG_FIT"'),
+]
+BAD_MODELS = [
+    (1, "unknown model architecture: 'lxama'", "'lxama'"),
+    (1, "tensor 'blk.16.ffn_down.weight' data is not within the file bounds, model is corrupted", "blk.16"),
+    (1, "gguf_init_from_file_impl: invalid magic characters: 'ELF', expected 'GGUF'", "could not load"),
+]
+LAST_WORDS = [
+    *((ExitKind.OOM_VRAM, *row) for row in OUT_OF_VRAM),
+    *((ExitKind.OOM_HOST, *row) for row in OUT_OF_RAM),
+    *((ExitKind.CUDA_ERROR, *row) for row in CUDA_ERRORS),
+    *((ExitKind.BAD_FLAG, *row) for row in BAD_FLAGS),
+    *((ExitKind.MODEL_BAD, *row) for row in BAD_MODELS),
+    (ExitKind.NO_GPU, 1, "failed to initialize CUDA: no CUDA-capable device is detected", "no usable GPU"),
+    (ExitKind.PORT_IN_USE, 1, "couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 18151", "port: 18151"),
+    (ExitKind.MODEL_MISSING, 1, "failed to open GGUF file '/m.gguf' (No such file or directory)", "/m.gguf"),
+]
+
+
+@pytest.mark.parametrize(("kind", "returncode", "words", "part"), LAST_WORDS)
+def test_last_words(kind: ExitKind, returncode: int, words: str, part: str) -> None:
+    found = LlamaCpp().explain_exit(returncode, NO_CUDA_BUILD + LOADING + f"0.00.020.000 E {words}\n" + FAILED)
 
     assert found.kind is kind
     assert part in found.cause
@@ -73,6 +97,7 @@ def test_statuses(returncode: int, tail: str, kind: ExitKind, part: str) -> None
 
 def test_a_build_without_cuda_is_the_reason_where_nothing_else_is() -> None:
     assert LlamaCpp().explain_exit(1, NO_CUDA_BUILD).kind is ExitKind.NO_GPU
+    assert LlamaCpp().explain_exit(-9, NO_CUDA_BUILD).kind is ExitKind.KILLED
 
 
 @pytest.mark.parametrize(
@@ -80,7 +105,7 @@ def test_a_build_without_cuda_is_the_reason_where_nothing_else_is() -> None:
     [
         "0.01.000.000 D srv  prompt: 'why do I see CUDA error: out of memory?'",
         "0.01.000.000 I slot get_available: std::bad_alloc",
-        '{"type":"log","time":1,"level":"INFO","msg":"couldn\'t bind HTTP server socket"}',
+        '{"type":"log","time":1,"level":"info","msg":"couldn\'t bind HTTP server socket"}',
     ],
 )
 def test_chatter_proves_nothing(line: str) -> None:
@@ -89,12 +114,10 @@ def test_chatter_proves_nothing(line: str) -> None:
     assert (found.kind, found.cause) == (ExitKind.KILLED, "the engine was killed (SIGKILL), not by itself")
 
 
-def test_a_kill_is_not_called_a_want_of_memory_without_proof() -> None:
-    assert LlamaCpp().explain_exit(-9, LOADING).kind is ExitKind.KILLED
-
-
-    def test_words_in_json_lines_are_read() -> None: line = '{"type":"log","time":9,"level":"ERROR","msg":"couldn\'t
-    bind HTTP server socket, hostname: 127.0.0.1, port: 9"}\n'
+def test_words_in_json_lines_are_read() -> None:
+    line = (
+        '{"type":"log","time":9,"level":"error","msg":"couldn\'t bind HTTP server socket, hostname: h, port: 9\\n"}\n'
+    )
 
     assert LlamaCpp().explain_exit(1, line).kind is ExitKind.PORT_IN_USE
 

@@ -22,8 +22,8 @@ def test_the_whole_command_line_of_a_pool_with_one_slot_on_one_gpu() -> None:
     plan = LlamaCpp().plan_launch(launch())
 
     assert " ".join(plan.argv) == (
-        "llama-server -m /models/m.gguf -a m --host 127.0.0.1 --port 18080 -c 2048 -np 1 -no-kvu --metrics --slots --no-ui "
-        "--offline --sse-ping-interval 1 -ngl 999 -fit off -kvo -sm none -mg 0 -b 512 -ub 512 -cram 256 -nocb"
+        "llama-server -m /models/m.gguf -a m --host 127.0.0.1 --port 18080 -c 2048 -np 1 -no-kvu --metrics --slots "
+        "--no-ui --offline --sse-ping-interval 1 -ngl 999 -fit off -kvo -sm none -mg 0 -b 512 -ub 512 -cram 256 -nocb"
     )
     assert plan.env == {
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -252,10 +252,10 @@ def test_ratios_must_fit_the_devices() -> None:
         LlamaCpp().plan_launch(launch(devices=(GPU, OTHER_GPU), tensor_split=(1.0,)))
 
 
-    def test_a_command_is_filled_in_and_nothing_is_added_to_it() -> None: names = ("port", "model_path", "model_name",
-    "ctx", "ctx_total", "slots", "api_key", "config_dir", "python", "pool_id") command = ("wrap", *(f"{{{name}}}" for
-    name in names), "a{port}b{ctx}", '{"json": {}}') plan = LlamaCpp().plan_launch(launch(ctx=512, slots=3,
-    command=command))
+def test_a_command_is_filled_in_and_nothing_is_added_to_it() -> None:
+    names = "{port} {model_path} {model_name} {ctx} {ctx_total} {slots} {api_key} {config_dir} {python} {pool_id}"
+    command = ("wrap", *names.split(" "), "a{port}b{ctx}", '{"json": {}}')
+    plan = LlamaCpp().plan_launch(launch(ctx=512, slots=3, command=command))
 
     assert plan.argv == (
         "wrap", "18080", "/models/m.gguf", "m", "512", "1536", "3", "key-of-this-worker", "/etc/orchctl",

@@ -1,7 +1,8 @@
-"""The completion decoder: recorded answers of the real server, every cut of them, and everything that is not an answer."""
+"""The completion decoder: recorded answers of the real server, every cut of them, and what is no answer."""
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -76,7 +77,7 @@ def test_any_text_of_a_model_comes_out_exactly(texts: list[str], cuts: list[int]
     stream = b"".join(event(content=text, stop=False, tokens_predicted=at + 1) for at, text in enumerate(texts))
     stream += event(content="", stop=True, stop_type="eos", tokens_predicted=len(texts), tokens_evaluated=3)
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    *tokens, finished = decoded(*(stream[start:end] for start, end in zip(edges, edges[1:], strict=False)))
+    *tokens, finished = decoded(*(stream[start:end] for start, end in pairwise(edges)))
 
     assert tokens == [Token(text, at + 1) for at, text in enumerate(texts)]
     assert finished == Finished(reason="stop", tokens_in=3, tokens_out=len(texts))

@@ -1,5 +1,7 @@
 """The SSE splitter: the same events however the bytes arrive, and never more memory than its bound."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +51,7 @@ STREAM = st.lists(st.tuples(LINE, LINE, ENDING), max_size=12).map(
 @given(STREAM, st.lists(st.integers(0, 400), max_size=8), st.sampled_from([4, 16, 1024]))
 def test_cuts_between_reads_change_nothing(stream: bytes, cuts: list[int], bound: int) -> None:
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    reads = [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    reads = [stream[start:end] for start, end in pairwise(edges)]
 
     assert events(*reads, bound=bound) == events(stream, bound=bound)
 
@@ -77,6 +79,15 @@ def test_events_before_an_overlong_one_are_given() -> None:
 
     assert splitter.feed(b"data: a\n\ndata: " + b"x" * 20 + b"\n\ndata: b\n\n") == [b"a"]
     assert splitter.is_overflown
+
+
+def test_blank_lines_do_not_count_against_the_bound() -> None:
+    longest = b"data: abc"
+    whole = b"data: x\n\n\n" + longest + b"\n\n"
+
+    assert events(whole, bound=len(longest)) == [b"x", b"abc"]
+    assert events(whole[:9], whole[9:-2], whole[-2:], bound=len(longest)) == [b"x", b"abc"]
+    assert events(whole, bound=len(longest) - 1) == [b"x"]
 
 
 def test_a_view_of_a_buffer_is_copied() -> None:
