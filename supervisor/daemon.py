@@ -115,7 +115,9 @@ class Daemon:
         )
         self._devices = DeviceWatch(self._order.gpus, self._core.post, self._gauges)
         facts = HostFacts(self._order.version, self._order.simulated, self._core.now_ms())
-        service = DaemonService(self._core, self._answers, self._logs, self._gauges, facts, self._hands.log_path)
+        service = DaemonService(
+            self._core, self._answers, self._journaling, self._logs, self._gauges, facts, self._hands.log_path
+        )
         self._http = HttpServer(
             service,
             host=config.listen.host,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteWorker
 from supervisor.core.lifecycle import Phase
 from supervisor.core.state import State
+from supervisor.runtime.task_codec import read_body
 
 log = logging.getLogger("orchctl")
 
@@ -45,7 +46,7 @@ class Chronicle:
         fields = {
             "job_id": task.job_id,
             "task_id": task.task_id,
-            "session_id": task.session_id,
+            "session_id": read_body(task).session_id,
             "client_id": task.tenant,
             "engine": task.engine,
             "pool_id": replica.pool_id if replica else None,

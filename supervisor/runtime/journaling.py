@@ -5,7 +5,8 @@ on and their ends are published all the same: the journal keeps the record and w
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from supervisor.core import events as ev
 from supervisor.core.effects import CommitAccept, CommitAttempt, CommitFinish, Forget
@@ -46,10 +47,24 @@ class Journaling:
         self._now_ms = now_ms
         self._terminal: dict[str, bytes] = {}
         self._is_writable = True
+        self._requests: dict[str, bytes] = {}
+
+    @contextmanager
+    def holding(self, job_id: str, request: bytes) -> Iterator[None]:
+        """Keep the canonical request of a submitted task until its caller has been answered."""
+        self._requests[job_id] = request
+        try:
+            yield
+        finally:
+            self._requests.pop(job_id, None)
 
     def accept(self, effect: CommitAccept) -> None:
         """Write the record of a task; the 202 waits for it."""
-        if self._journal.write(accept_record(effect.task, self._now_ms())) is not None:
+        request = self._requests.pop(effect.task.job_id, None)
+        if request is None:  # its caller has left before it was decided
+            self._post(ev.AcceptsFailed((effect.task.job_id,)))
+            return
+        if self._journal.write(accept_record(effect.task, request, self._now_ms())) is not None:
             self._post(ev.AcceptsFailed((effect.task.job_id,)))
 
     def attempt(self, effect: CommitAttempt) -> None:

@@ -11,7 +11,7 @@ from supervisor.runtime.engine_http import EngineHttp
 from supervisor.runtime.relay import Relay
 from supervisor.runtime.relay_facts import RunFault, RunOrder, Stall, TokenMeter
 from supervisor.runtime.stream_logs import StreamLogs
-from supervisor.runtime.task_codec import is_kv_reused, read_body, seed_of
+from supervisor.runtime.task_codec import read_body
 from supervisor.wire.codes import FinishReason
 from supervisor.wire.frames import Started, started_frame
 
@@ -64,15 +64,14 @@ class Runs:
     def _request(self, effect: StartRun) -> EngineRequest:
         blueprint = self._blueprints[effect.pool_id]
         assert blueprint.adapter is not None
-        wire = read_body(effect.task)
-        profile = sampling.profile(blueprint.plan.sampler_profile_version)
+        part = read_body(effect.task)
         call = CompletionCall(
-            prompt=wire.prompt or "",
-            max_tokens=wire.max_tokens,
-            seed=seed_of(wire),
-            sampler={**profile, **wire.sampler_values()},
-            stop=tuple(wire.stop or ()),
-            reuse_kv=is_kv_reused(wire),
+            prompt=part.prompt,
+            max_tokens=effect.task.max_tokens,
+            seed=part.seed,
+            sampler={**sampling.profile(blueprint.plan.sampler_profile_version), **part.sampler},
+            stop=part.stop,
+            reuse_kv=part.is_kv_reused,
             slot=0 if effect.task.is_strict else None,
         )
         return blueprint.adapter.request_completion(call)

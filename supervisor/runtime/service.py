@@ -17,6 +17,7 @@ from supervisor.runtime import views
 from supervisor.runtime.answers import Answers
 from supervisor.runtime.caller import Caller
 from supervisor.runtime.gauges import Gauges
+from supervisor.runtime.journaling import Journaling
 from supervisor.runtime.log_following import follow, tail_lines
 from supervisor.runtime.loop import CoreLoop
 from supervisor.runtime.stream_logs import StreamLogs
@@ -33,6 +34,7 @@ class DaemonService:
 
     core: CoreLoop
     answers: Answers
+    journaling: Journaling
     logs: StreamLogs
     gauges: Gauges
     facts: views.HostFacts
@@ -46,10 +48,11 @@ class DaemonService:
         """Admit a task and wait until it is on disk."""
         job_id = str(uuid.uuid4())
         now_ms = self.core.now_ms()
-        record = new_task(caller.tenant, job_id, task, self._default_determinism(task), now_ms)
+        record, request = new_task(caller.tenant, job_id, task, self._default_determinism(task), now_ms)
         future = self.answers.expect(job_id)
-        self.core.post(ev.TaskSubmitted(record))
-        answer = await future
+        with self.journaling.holding(job_id, request):
+            self.core.post(ev.TaskSubmitted(record))
+            answer = await future
         if isinstance(answer, Refused):
             return answer
         assert isinstance(answer, AnswerAccepted)

@@ -1,7 +1,9 @@
 """Between the wire's task, the core's record and the journal's: the only place that knows all three."""
 
 import hashlib
+import sys
 import time
+import uuid
 
 import msgspec
 from msgspec import Struct, structs
@@ -34,76 +36,107 @@ class EndSummary(Struct, frozen=True, kw_only=True):
 _decode_summary = msgspec.json.Decoder(EndSummary).decode
 
 
-def new_task(tenant: str, job_id: str, wire: SubmitTask, default: Determinism, now_ms: float) -> Task:
-    """The core's record of a submitted task. The body is canonical, so that a repeat compares equal byte for byte.
+class RunPart(Struct, frozen=True, array_like=True, gc=False):
+    """What of an accepted request is needed until it has run: all that a waiting task keeps of it in memory.
 
-    `default` is the determinism of the task's pool, for a task that does not say (ORCH-3045).
+    The whole request is in the journal. 100,000 tasks may wait, and each byte here is kept for all of them.
+    """
+
+    session: bytes
+    prompt: str
+    seed: int
+    is_kv_reused: bool
+    stop: tuple[str, ...] = ()
+    sampler: dict[str, float | int] = {}
+
+    @property
+    def session_id(self) -> str:
+        """The caller's session."""
+        return str(uuid.UUID(bytes=self.session))
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(RunPart).decode
+
+
+def new_task(tenant: str, job_id: str, wire: SubmitTask, default: Determinism, now_ms: float) -> tuple[Task, bytes]:
+    """The core's record of a submitted task, and its canonical request for the journal.
+
+    Canonical, so that a repeat gives the same digest. `default` is the determinism of the task's pool, for a task that
+    does not say (ORCH-3045).
     """
     if not wire.determinism:
         wire = structs.replace(wire, determinism=default)
-    body = _encode(wire)
-    return _task(tenant, job_id, wire, body, now_ms, now_ms + wire.deadline_ms)
+    request = _encode(wire)
+    return _task(tenant, job_id, wire, request, now_ms, now_ms + wire.deadline_ms), request
 
 
 def _task(
     tenant: str,
     job_id: str,
     wire: SubmitTask,
-    body: bytes,
+    request: bytes,
     admitted_ms: float,
     deadline_at_ms: float,
 ) -> Task:
+    profile = wire.sampler_profile_version
     return Task(
         job_id=job_id,
         tenant=tenant,
         task_id=wire.task_id,
-        session_id=wire.session_id,
         engine=wire.engine,
-        model_ref=wire.model_ref,
+        model_ref=sys.intern(wire.model_ref),
         workload=wire.workload,
-        sampler_profile_version=wire.sampler_profile_version or None,
+        sampler_profile_version=sys.intern(profile) if profile else None,
         ctx=wire.ctx,
         priority=wire.priority,
         determinism=wire.determinism or Determinism.STRICT,
         max_tokens=wire.max_tokens,
         expected_tokens=wire.expected_tokens or wire.max_tokens,
         prompt_bytes=len(wire.prompt.encode()) if wire.prompt else 0,
-        size_bytes=len(body),
-        body=body,
-        digest=hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest(),
+        size_bytes=len(request),
+        body=_pack(_run_part(wire)),
+        digest=hashlib.blake2b(request, digest_size=DIGEST_BYTES).digest(),
         admitted_ms=admitted_ms,
         deadline_at_ms=deadline_at_ms,
         phase=Accepting(),
     )
 
 
-def read_body(task: Task) -> SubmitTask:
-    """The accepted request of a task that has not ended."""
-    return _decode_body(task.body)
+def _run_part(wire: SubmitTask) -> RunPart:
+    """Strict and reuse of the KV cache conflict: strict runs cold (CONTRACT §6)."""
+    return RunPart(
+        session=uuid.UUID(wire.session_id).bytes,
+        prompt=wire.prompt or "",
+        seed=_seed_of(wire),
+        is_kv_reused=wire.determinism is Determinism.BEST_EFFORT and wire.kv_hint is KvHint.REUSE,
+        stop=tuple(wire.stop or ()),
+        sampler=wire.sampler_values(),
+    )
 
 
-def seed_of(wire: SubmitTask) -> int:
+def read_body(task: Task) -> RunPart:
+    """What is needed to run a task that has not ended."""
+    return _unpack(task.body)
+
+
+def _seed_of(wire: SubmitTask) -> int:
     """The seed asked for, else one that follows from the task's id (spec §6.2)."""
     if isinstance(wire.seed, int):
         return wire.seed
     return int.from_bytes(hashlib.sha256(wire.task_id.encode()).digest()[:8], "big") & _SEED_MASK
 
 
-def is_kv_reused(wire: SubmitTask) -> bool:
-    """Strict and reuse conflict: strict runs cold (CONTRACT §6)."""
-    return wire.determinism is Determinism.BEST_EFFORT and wire.kv_hint is KvHint.REUSE
-
-
-def accept_record(task: Task, now_ms: float) -> AcceptRecord:
-    """What goes to disk before the 202."""
+def accept_record(task: Task, request: bytes, now_ms: float) -> AcceptRecord:
+    """What goes to disk before the 202: `request` is the canonical one."""
     wall = wall_ms()
     return AcceptRecord(
         job_id=task.job_id,
         tenant=task.tenant,
         task_id=task.task_id,
-        session_id=task.session_id,
+        session_id=read_body(task).session_id,
         priority=task.priority,
-        body=task.body,
+        body=request,
         body_digest=task.digest,
         accepted_wall_ms=wall,
         deadline_wall_ms=wall + round(task.deadline_at_ms - now_ms),
@@ -152,7 +185,6 @@ def restore_finished(found: FinishedTask, now_ms: float) -> Task:
         job_id=accept.job_id,
         tenant=accept.tenant,
         task_id=accept.task_id,
-        session_id=accept.session_id,
         engine=summary.engine,
         model_ref=summary.model_ref,
         workload=Workload.COMPLETION,

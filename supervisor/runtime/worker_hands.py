@@ -232,7 +232,7 @@ class WorkerHands:
             worker = next((each for key, each in self._workers.items() if key[0] == effect.pool_id), None)
             if worker is not None:
                 try:
-                    prompt = read_body(effect.task).prompt or ""
+                    prompt = read_body(effect.task).prompt
                     tokens = await probes.count_tokens(worker.http, self._adapter(effect.pool_id), prompt)
                 except ProbeError as error:
                     log.warning("tokenize failed", extra={"pool_id": effect.pool_id, "cause": str(error)})
