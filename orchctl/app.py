@@ -33,10 +33,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _run_verb(argv: list[str]) -> int:
     from orchctl import verbs  # noqa: PLC0415  (inside the try of `run`)
-    from orchctl.exits import VerbError  # noqa: PLC0415  (as above)
+    from orchctl.exits import PipeClosedError, VerbError  # noqa: PLC0415  (as above)
 
     try:
         return verbs.invoke(argv)
+    except PipeClosedError:
+        raise BrokenPipeError from None
     except VerbError as error:
         # What was already printed comes first, and a reader that has left matters more than the error.
         sys.stdout.flush()

@@ -65,6 +65,9 @@ def _ask(client: Client, task: SubmitTask, manner: Manner) -> Answer:
             return Collector(answer, _listener(manner, line), asked_at_s).take(follow(client, task.task_id))
         except KeyboardInterrupt:
             line.clear()
+            if out_screen().is_terminal:
+                # Behind the text and the terminal's own ^C.
+                print_document("\n")
             _cancel(client, task.task_id)
             raise
         except OSError:

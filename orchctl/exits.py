@@ -36,6 +36,10 @@ class VerbError(Exception):
         return f"{self.cause}; {self.next_step}" if self.next_step else self.cause
 
 
+class PipeClosedError(Exception):
+    """Whoever read standard output has left; there is nobody to tell anything."""
+
+
 class UnreachableError(VerbError):
     """No daemon answered, or it went away in the middle of an answer. Asking again may help."""
 
@@ -70,13 +74,17 @@ def exit_code_of(envelope: ErrorEnvelope) -> ExitCode:
 def advice(envelope: ErrorEnvelope) -> str | None:
     """What to try after a refusal, None where its message is all there is to say.
 
-    1. a right is missing: become somebody who has it;
-    2. a pool is not serving: look why;
-    3. anything else that is retriable: the same again, after the daemon's own hint;
-    4. a bug of the daemon: its log has the correlation id.
+    1. a right is missing: become somebody who has it; 2. time ran out: give more;
+    3. a pool is drained: resume it; 4. a pool is not serving: look why;
+    5. anything else that is retriable: the same again, after the daemon's own hint;
+    6. a bug of the daemon: its log has the correlation id.
     """
     if envelope.reason in (Reason.AUTH, Reason.SCOPE):
         return "run it as root or as the user of the daemon"
+    if envelope.reason == Reason.DEADLINE:
+        return "give it more time with `--deadline`, or try again when less is waiting"
+    if envelope.reason == Reason.DRAINING and isinstance(envelope.pool_id, str):
+        return f"put it back into service with `orchctl resume {envelope.pool_id}`"
     if envelope.code in (Code.POOL_UNREADY, Code.POOL_UNAVAILABLE, Code.REPLICA_EXHAUSTED):
         pool = f" {envelope.pool_id}" if isinstance(envelope.pool_id, str) else ""
         return f"see why with `orchctl status{pool}`"

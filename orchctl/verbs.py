@@ -3,15 +3,16 @@
 A verb's module is loaded when that verb is asked for, so that no verb pays for what another one imports.
 """
 
+import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchctl import __version__
-from orchctl.exits import ExitCode, VerbError
+from orchctl.exits import ExitCode, PipeClosedError, VerbError
 
 VERBS = ("serve", "validate", "status", "submit", "cancel", "logs", "drain", "resume")
 
@@ -27,7 +28,7 @@ def invoke(argv: Sequence[str]) -> int:
     application.callback(invoke_without_command=True)(_before_the_verb)
     for verb in _to_load(argv):
         module = importlib.import_module(f"orchctl.commands.{verb}")
-        application.command(verb, context_settings=manners)(getattr(module, verb))
+        application.command(verb, context_settings=manners)(_with_own_pipe(getattr(module, verb)))
     command = typer.main.get_command(application)
     try:
         code = command.main(list(argv), prog_name="orchctl", standalone_mode=False)
@@ -36,6 +37,19 @@ def invoke(argv: Sequence[str]) -> int:
     except typer.Abort:
         return ExitCode.INTERRUPTED
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _with_own_pipe(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, with a broken pipe kept out of the hands of typer, which would make it exit code 1."""
+
+    @functools.wraps(verb)
+    def guarded(*args: object, **options: object) -> None:
+        try:
+            verb(*args, **options)
+        except BrokenPipeError as error:
+            raise PipeClosedError from error
+
+    return guarded
 
 
 def _to_load(argv: Sequence[str]) -> Sequence[str]:
@@ -57,7 +71,14 @@ def _before_the_verb(
     *,
     socket: Annotated[
         Path | None,
-        typer.Option("--socket", envvar="ORCHCTL_SOCKET", metavar="PATH", help="The control socket of the daemon."),
+        typer.Option(
+            "--socket",
+            envvar="ORCHCTL_SOCKET",
+            metavar="PATH",
+            # Whether it may be used is for the connection to find out: that is exit code 77 and not 2.
+            readable=False,
+            help="The control socket of the daemon.",
+        ),
     ] = None,
     version: Annotated[  # noqa: ARG001  (its callback has acted by then)
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)

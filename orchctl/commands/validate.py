@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
-from orchctl.exits import ExitCode, VerbError
+from orchctl.exits import ExitCode, VerbError, usage
 from orchctl.render import Output, OutputKind, say, show
 
 
@@ -30,13 +30,27 @@ class Verdict(Struct, kw_only=True):
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The config.")],
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", readable=False, help="The config.")] = None,
+    *,
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", metavar="FILE", readable=False, help="The same, as `serve` has it.")
+    ] = None,
     output: Output = OutputKind.TABLE,
 ) -> None:
     """Check a config and start nothing.
 
     Exit 78 where it cannot be used, with each problem and its place.
     """
+    if file is not None and config is not None:
+        raise usage("two configs are named", "check one at a time")
+    named = file or config
+    if named is None:
+        raise usage("a config is missing", "write `orchctl validate FILE`")
+    check(named, output)
+
+
+def check(file: Path, output: OutputKind) -> None:
+    """Print the verdict on a config. Raises VerbError where it cannot be used."""
     verdict, lines = judge(file)
     if not output.is_for_programs:
         for line in [*verdict.warnings, *lines]:

@@ -32,6 +32,8 @@ REFUSALS = [
     (429, refusal(Code.ADMISSION_REJECT, "Full.", retriable=True, retry_after_ms=1_200), 75, "the same again in 2 s"),
     (429, refusal(Code.QUEUE_FULL_DROP_LRU, "Full.", retriable=True), 75, "; try the same again\n"),
     (503, refusal(Code.POOL_UNREADY, "Loading.", retriable=True, pool_id="small"), 75, "`orchctl status small`"),
+    (503, refusal(Code.POOL_UNREADY, retriable=True, pool_id="a", reason=Reason.DRAINING), 75, "`orchctl resume a`"),
+    (429, refusal(Code.ADMISSION_REJECT, retriable=True, reason=Reason.DEADLINE), 75, "more time with `--deadline`"),
     (503, refusal(Code.POOL_UNAVAILABLE, "No GPU.", retriable=True), 75, "see why with `orchctl status`"),
     (503, refusal(Code.REPLICA_EXHAUSTED, "All out.", retriable=True), 75, "see why with `orchctl status`"),
     (500, refusal(Code.WORKER_RESET, "The engine died.", retriable=True, engine=Engine.VLLM), 75, "the engine died"),

@@ -135,7 +135,7 @@ def test_ctrl_c_while_waiting_cancels_the_task(peer: Peer, terminal: Terminal) -
 
     child.sendintr()
 
-    assert f"orchctl: task {TASK} is cancelled after 0 tokens\n" in rest(child)
+    assert f"\norchctl: task {TASK} is cancelled after 0 tokens\n" in rest(child)
     assert child.exitstatus == 130
     assert peer.tasks[TASK].is_over
 

@@ -98,7 +98,7 @@ def test_logs_are_printed_as_they_are(peer: Peer, orchctl: Orchctl) -> None:
     ran = orchctl("logs", "small", "-n", "3")
 
     assert (ran.code, ran.out) == (0, "one\ntwo é\nthree")
-    assert peer.requests[0].query == {"lines": ["3"], "follow": ["0"]}
+    assert peer.requests[0].query == {"lines": ["3"], "follow": ["false"]}
 
 
 def test_logs_in_json_are_lines(peer: Peer, orchctl: Orchctl) -> None:

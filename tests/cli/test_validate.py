@@ -18,15 +18,17 @@ def bad_config(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_config_that_can_be_used_is_called_valid(orchctl: Orchctl) -> None:
-    ran = orchctl("validate", str(EXAMPLE))
+@pytest.mark.parametrize("line", [["validate"], ["validate", "--config"], ["serve", "--check", "--config"]])
+def test_a_config_that_can_be_used_is_called_valid(orchctl: Orchctl, line: list[str]) -> None:
+    ran = orchctl(*line, str(EXAMPLE))
 
     assert ran.code == 0
     assert ran.out.startswith(f"{EXAMPLE} is valid")
 
 
-def test_each_problem_has_its_place(orchctl: Orchctl, bad_config: Path) -> None:
-    ran = orchctl("validate", str(bad_config))
+@pytest.mark.parametrize("line", [["validate"], ["serve", "--check", "--config"]])
+def test_each_problem_has_its_place(orchctl: Orchctl, bad_config: Path, line: list[str]) -> None:
+    ran = orchctl(*line, str(bad_config))
 
     *problems, last = ran.err.splitlines()
     assert (ran.code, ran.out) == (78, "")
