@@ -135,7 +135,6 @@ def _task(number: int, now_ms: float) -> Task:
         job_id=f"job-{name}",
         tenant="default",
         task_id=name,
-        session_id=name,
         engine=Engine.LLAMACPP,
         model_ref="bench",
         workload=Workload.COMPLETION,

@@ -96,13 +96,13 @@ def _feasible_sets(state: State, task: Task) -> tuple[ReplicaSet, ...] | Refused
 
 
 def _serving_set(homes: tuple[ReplicaSet, ...]) -> ReplicaSet | None:
-    """The set with the least waiting per slot, then the smallest context, then the name."""
+    """The set with the least work per slot, running or waiting, then the smallest context, then the name."""
     serving = [home for home in homes if home.serving]
     if len(serving) == 1:
         return serving[0]
     return min(
         serving,
-        key=lambda home: (home.occupied_total / home.slots_serving, home.key.ctx or 0, home.set_id),
+        key=lambda home: (home.work_total / home.slots_serving, home.key.ctx or 0, home.set_id),
         default=None,
     )
 
@@ -136,26 +136,30 @@ def _describe_unserved(state: State, pool: Replica, wait_ms: float) -> tuple[Cod
 
 
 def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> MustCount | Refused | None:
-    replica = home.serving[0]
-    room = min(replica.ctx_per_slot, task.ctx) - task.max_tokens
+    ctx = min(home.ctx_per_slot, task.ctx)
+    room = ctx - task.max_tokens
     if prompt_tokens is None:
         if task.prompt_bytes + PROMPT_TOKENS_EXTRA <= room:
             return None
         if room > 0:
-            return MustCount(replica)
+            return MustCount(home.serving[0])
     elif prompt_tokens <= room:
         return None
     return _invalid(
         task,
         Reason.TOKEN_BUDGET,
         f"Prompt{f' of {prompt_tokens} tokens' if prompt_tokens else ''} and max_tokens {task.max_tokens} do not fit "
-        f"a context of {min(replica.ctx_per_slot, task.ctx)} tokens.",
+        f"a context of {ctx} tokens.",
     )
+
+
+def _has_room(replica: Replica) -> bool:
+    return replica.load < replica.slots
 
 
 def predict_start(home: ReplicaSet, priority: Priority) -> int | None:
     """Milliseconds until a newcomer of this class starts; None rather than a guess."""
-    is_free = not home.occupied_total and any(member.load < member.slots for member in home.serving)
+    is_free = not home.occupied_total and home.by_load.first(_has_room) is not None
     ahead = home.waiting.expected_tokens_ahead(priority)
     return home.forecast.start_in_ms(ahead, home.slots_serving, has_free_slot=is_free)
 
@@ -166,10 +170,19 @@ def _make_room(task: Task, home: ReplicaSet, now_ms: float) -> Admitted | Refuse
         message = "It would not start before its deadline."
         return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, predicted)
     reason = _bound_hit(task, home)  # 6
-    position = home.waiting.position_of_newcomer(task.priority) + home.occupied_total - len(home.waiting)
     if reason is None:
-        return Admitted(home, position, predicted)
-    return _apply_policy(task, home, reason, Admitted(home, max(position - 1, 0), predicted))
+        return Admitted(home, _position(task, home), predicted)
+    return _apply_policy(task, home, reason, predicted)
+
+
+def _goes_before(other: Priority, newcomer: Priority) -> bool:
+    """Whether a task of class `other` that is there already goes before a newcomer, the floor of batch left aside."""
+    return other is newcomer or other is Priority.INTERACTIVE
+
+
+def _position(task: Task, home: ReplicaSet) -> int:
+    """The 0-based number of tasks that wait, or will as soon as their record is on disk, and go before this one."""
+    return home.occupied(Priority.INTERACTIVE) if task.priority is Priority.INTERACTIVE else home.occupied_total
 
 
 def _bound_hit(task: Task, home: ReplicaSet) -> Reason | None:
@@ -179,19 +192,21 @@ def _bound_hit(task: Task, home: ReplicaSet) -> Reason | None:
     return Reason.QUEUE_FULL if is_full or home.occupied(task.priority) >= home.capacity[task.priority] else None
 
 
-def _apply_policy(task: Task, home: ReplicaSet, reason: Reason, admitted: Admitted) -> Admitted | Refused:
+def _apply_policy(task: Task, home: ReplicaSet, reason: Reason, predicted: int | None) -> Admitted | Refused:
     policy = home.members[0].plan.full_policy
     code, victim = Code.ADMISSION_REJECT, None
     match policy:
         case FullPolicy.REJECT:
             pass
         case FullPolicy.DROP_LRU:
-            code, victim = Code.QUEUE_FULL_DROP_LRU, home.waiting.oldest()
+            is_class_full = home.occupied(task.priority) >= home.capacity[task.priority]
+            code, victim = Code.QUEUE_FULL_DROP_LRU, home.waiting.oldest(task.priority if is_class_full else None)
         case FullPolicy.SHED_LOW_PRIORITY:
             victim = home.waiting.newest_below(task.priority)
     if victim is not None and _fits_without(victim, task, home):
-        return Admitted(home, admitted.queue_position, admitted.predicted_start_ms, victim, policy)
-    return _full(task, home, code, reason, "The queue is full.", admitted.predicted_start_ms)
+        position = _position(task, home) - _goes_before(victim.priority, task.priority)
+        return Admitted(home, position, predicted, victim, policy)
+    return _full(task, home, code, reason, "The queue is full.", predicted)
 
 
 def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:

@@ -6,7 +6,7 @@ Events about a worker or a run of the past are dropped here. Time is an argument
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
-from supervisor.core import dispatch, endings, intake, operator, runs, workers
+from supervisor.core import dispatch, endings, intake, operator, runs, waiting, workers
 from supervisor.core import events as ev
 from supervisor.core.agenda import Alarm, Entry
 from supervisor.core.effects import Effect
@@ -15,7 +15,6 @@ from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.replicas import Replica
 from supervisor.core.state import State, build
 from supervisor.core.tasks import Waiting
-from supervisor.wire.codes import Code, Reason
 
 E = TypeVar("E")
 Handler = Callable[[State, E, float], None]
@@ -75,12 +74,9 @@ def _fire(state: State, entry: Entry, now_ms: float) -> None:
 
 
 def _fire_deadline(state: State, job_id: str, now_ms: float) -> None:
-    """A waiting task's deadline has come: it ends now, not when a slot frees (CONTRACT §2)."""
     task = state.tasks.get(job_id)
     if task is not None and isinstance(task.phase, Waiting) and task.deadline_at_ms <= now_ms:
-        state.set_of(task).waiting.remove(task)
-        message = "The deadline was reached before the task was dispatched."
-        endings.fail(state, task, Code.DECODE_TIMEOUT, Reason.DEADLINE, message, 1_000)
+        waiting.expire(state, task)
 
 
 def _current(state: State, pool_id: str, incarnation: int) -> Replica | None:
@@ -153,7 +149,7 @@ def _ignore(_state: State, _event: ev.FirstTokenCame, _now_ms: float) -> None:
 _HANDLERS: dict[type, Callable[..., None]] = {
     ev.TaskSubmitted: lambda state, event, now_ms: intake.submit(state, event.task, now_ms),
     ev.TokensCounted: intake.note_tokens_counted,
-    ev.AcceptsCommitted: lambda state, event, _: intake.note_accepts_committed(state, event),
+    ev.AcceptsCommitted: intake.note_accepts_committed,
     ev.AcceptsFailed: lambda state, event, _: intake.note_accepts_failed(state, event),
     ev.FinishesCommitted: _note_finishes,
     ev.JournalChanged: _note_journal,
@@ -162,9 +158,9 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     ev.ReadersCame: lambda state, event, _: runs.note_readers_came(state, event),
     ev.FirstTokenCame: _ignore,
     ev.RunFinished: runs.note_finished,
-    ev.RunFailed: lambda state, event, _: runs.note_failed(state, event),
+    ev.RunFailed: runs.note_failed,
     ev.RunStalled: lambda state, event, _: runs.note_stalled(state, event),
-    ev.RunAborted: lambda state, event, _: runs.note_aborted(state, event),
+    ev.RunAborted: runs.note_aborted,
     ev.SlotsSeenIdle: _note_slots_idle,
     ev.SlotStuck: _note_slot_stuck,
     ev.DevicesSeen: workers.note_devices,

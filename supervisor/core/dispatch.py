@@ -1,11 +1,12 @@
 """What can move now? The one place that answers, for an arrival, a completion, a cancel and a drain alike.
 
-Only sets that were marked dirty are looked at: nothing else can have become movable. A slot is reserved in the same
+Only sets that were marked dirty are looked at: nothing else can have become movable. They are taken in the order of
+their names, so that the same events give the same moves in every process. A slot is reserved in the same
 step that returns the effect. The head of the queue is never passed by: a strict task that needs an empty worker holds
 its set until it has one.
 """
 
-from supervisor.core import placement
+from supervisor.core import placement, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CommitAttempt, StartRun
 from supervisor.core.replicas import Replica, ReplicaSet
@@ -15,20 +16,24 @@ from supervisor.core.tasks import Running, Task
 
 def next_moves(state: State, now_ms: float) -> None:
     """Give waiting tasks to free slots until nothing moves."""
-    while state.dirty:
-        home = state.sets[state.dirty.pop()]
-        if state.halt_deadline_ms is None:
-            _fill(state, home, now_ms)
+    if state.halt_deadline_ms is None:
+        for set_id in sorted(state.dirty):
+            _fill(state, state.sets[set_id], now_ms)
+    state.dirty.clear()
 
 
 def _fill(state: State, home: ReplicaSet, now_ms: float) -> None:
     while (task := home.waiting.head(now_ms)) is not None:
-        replica = placement.choose(task, home.serving)
+        if task.deadline_at_ms <= now_ms:  # its alarm is due as well, but a report may be handled before it
+            waiting.expire(state, task)
+            continue
+        replica = placement.choose(task, home.by_load)
         if replica is None:
             return
         home.waiting.take(task)
         state.agenda.note_pointless(state.is_live)
         _start(state, replica, task, now_ms)
+        home.by_load.note(replica)
 
 
 def _start(state: State, replica: Replica, task: Task, now_ms: float) -> None:

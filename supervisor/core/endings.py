@@ -3,7 +3,6 @@
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import AnswerCancelled, CommitFinish, DropLogs, Forget
 from supervisor.core.refusals import Refused
-from supervisor.core.replicas import ReplicaSet
 from supervisor.core.state import State
 from supervisor.core.tasks import Ended, Ending, Outcome, Task
 from supervisor.wire.codes import Code, FinishReason, Reason
@@ -32,19 +31,6 @@ def fail(state: State, task: Task, code: Code, reason: Reason, message: str, ret
     finish(state, task, Outcome(error=refused, emitted=task.emitted))
 
 
-def take_from_waitlist(state: State, task: Task) -> None:
-    """Take a waiting task out of its queue; the caller decides its end in the same step."""
-    state.set_of(task).waiting.remove(task)
-    state.agenda.note_pointless(state.is_live)
-
-
-def fail_waiting(state: State, home: ReplicaSet, code: Code, reason: Reason, message: str, retry_after_ms: int) -> None:
-    """End every task that waits in a set."""
-    for task in list(home.waiting):
-        take_from_waitlist(state, task)
-        fail(state, task, code, reason, message, retry_after_ms)
-
-
 def note_committed(state: State, job_id: str, log_bytes: int, now_ms: float) -> None:
     """The end is on disk and published: the task is over."""
     task = state.tasks[job_id]
@@ -58,11 +44,11 @@ def remember(state: State, task: Task, outcome: Outcome, log_bytes: int, at_ms: 
     """Keep an ended task: its stream for the retention, its id for longer."""
     task.phase = Ended(outcome, at_ms)
     task.body = b""
-    if not state.ended:
-        state.agenda.add(at_ms + state.host.finished_retention_ms, Alarm.RETENTION, "")
     state.ended[task.job_id] = at_ms
     state.logs[task.job_id] = log_bytes
     state.log_bytes += log_bytes
+    if state.retention_due_ms is None:
+        _arm_retention(state)
 
 
 def bound_logs(state: State) -> None:
@@ -82,6 +68,8 @@ def _drop_oldest_log(state: State) -> str:
 
 def expire(state: State, now_ms: float) -> None:
     """The retention alarm: streams older than it go; ids go too once enough younger ones are remembered."""
+    if state.retention_due_ms is None or state.retention_due_ms > now_ms:
+        return
     edge_ms = now_ms - state.host.finished_retention_ms
     dropped = []
     while state.logs and state.ended[next(iter(state.logs))] <= edge_ms:
@@ -94,10 +82,17 @@ def expire(state: State, now_ms: float) -> None:
     if forgotten:
         ids = tuple((task.tenant, task.task_id) for task in forgotten)
         state.out.append(Forget(tuple(task.job_id for task in forgotten), ids))
-    if state.ended:
-        oldest_ms = state.ended[next(iter(state.logs or state.ended))]
-        due_ms = max(oldest_ms, edge_ms) + state.host.finished_retention_ms
-        state.agenda.add(max(due_ms, now_ms + 1_000), Alarm.RETENTION, "")
+    _arm_retention(state)
+
+
+def _arm_retention(state: State) -> None:
+    """One alarm, for the oldest stream or the oldest id that is one too many; none while nothing can grow too old."""
+    oldest = [state.ended[next(iter(state.logs))]] if state.logs else []
+    if len(state.ended) > state.host.finished_ids_min:
+        oldest.append(next(iter(state.ended.values())))
+    state.retention_due_ms = min(oldest) + state.host.finished_retention_ms if oldest else None
+    if state.retention_due_ms is not None:
+        state.agenda.add(state.retention_due_ms, Alarm.RETENTION, "")
 
 
 def _forget_oldest(state: State) -> Task:

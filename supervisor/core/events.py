@@ -247,8 +247,9 @@ class HaltRequested(Struct, frozen=True):
 
 
 class TasksRestored(Struct, frozen=True):
-    """Read from the journal at start: unfinished tasks in their old order; finished ones, oldest first, each with the
-    bytes of its stream.
+    """Read from the journal at start: unfinished tasks in their old order; finished ones, oldest first.
+
+    Each finished one comes with the bytes that its stream keeps.
     """
 
     unfinished: tuple[Task, ...]

@@ -1,8 +1,7 @@
 """From the submitted task to the waitlist: admission, the durable record, the answer, the cancel."""
 
-from supervisor.core import endings
+from supervisor.core import endings, waiting
 from supervisor.core.admission import RETRY_FULL_MS, Admitted, MustCount, admit
-from supervisor.core.agenda import Alarm
 from supervisor.core.effects import (
     AbortRun,
     AnswerAccepted,
@@ -15,7 +14,6 @@ from supervisor.core.events import AcceptsCommitted, AcceptsFailed, CancelReques
 from supervisor.core.refusals import Refused
 from supervisor.core.state import State
 from supervisor.core.tasks import (
-    WAITING,
     Aborting,
     Accepting,
     Ended,
@@ -67,8 +65,7 @@ def _accept(state: State, task: Task, admitted: Admitted) -> None:
     task.set_id = home.set_id
     task.queue_position = admitted.queue_position
     task.predicted_start_ms = admitted.predicted_start_ms
-    home.reserved[task.priority] += 1
-    home.reserved_bytes += task.size_bytes
+    home.reserve(task)
     _index(state, task)
     state.accept_tickets[task.job_id] = [task.job_id]
     state.writes_pending += 1
@@ -81,7 +78,7 @@ def _index(state: State, task: Task) -> None:
 
 
 def _drop_victim(state: State, victim: Task, policy: FullPolicy) -> None:
-    endings.take_from_waitlist(state, victim)
+    waiting.leave(state, victim)
     code = Code.QUEUE_FULL_DROP_LRU if policy is FullPolicy.DROP_LRU else Code.ADMISSION_REJECT
     refused = Refused(
         code=code,
@@ -110,13 +107,11 @@ def note_tokens_counted(state: State, event: TokensCounted, now_ms: float) -> No
 
 
 def _release_reservation(state: State, task: Task) -> None:
-    home = state.set_of(task)
-    home.reserved[task.priority] -= 1
-    home.reserved_bytes -= task.size_bytes
+    state.set_of(task).release(task)
     state.writes_pending -= 1
 
 
-def note_accepts_committed(state: State, event: AcceptsCommitted) -> None:
+def note_accepts_committed(state: State, event: AcceptsCommitted, now_ms: float) -> None:
     """On disk: the tasks are accepted and wait, in the order in which they were written."""
     for job_id in event.job_ids:
         task = state.tasks[job_id]
@@ -128,15 +123,7 @@ def note_accepts_committed(state: State, event: AcceptsCommitted) -> None:
         if task.phase.is_cancelled:
             endings.finish(state, task, Outcome(finish_reason=FinishReason.CANCELED))
         else:
-            put_in_waitlist(state, task)
-
-
-def put_in_waitlist(state: State, task: Task) -> None:
-    """Make a task wait in its set, with its deadline armed."""
-    task.phase = WAITING
-    state.set_of(task).waiting.push(task)
-    state.agenda.add(task.deadline_at_ms, Alarm.TASK_DEADLINE, task.job_id)
-    state.dirty.add(task.set_id)
+            waiting.enter(state, task, now_ms)
 
 
 def note_accepts_failed(state: State, event: AcceptsFailed) -> None:
@@ -164,7 +151,7 @@ def cancel(state: State, event: CancelRequested) -> None:
             task.phase = Accepting(is_cancelled=True)
         case Waiting():
             state.cancel_tickets.setdefault(task.job_id, []).append(event.ticket)
-            endings.take_from_waitlist(state, task)
+            waiting.leave(state, task)
             endings.finish(state, task, Outcome(finish_reason=FinishReason.CANCELED, emitted=task.emitted))
             return
         case Running() as running:
@@ -188,11 +175,11 @@ def restore(state: State, event: TasksRestored, now_ms: float) -> None:
     for task in event.unfinished:
         _index(state, task)
         state.counts.enqueued += 1
-        _restore_unfinished(state, task)
+        _restore_unfinished(state, task, now_ms)
     endings.expire(state, now_ms)
 
 
-def _restore_unfinished(state: State, task: Task) -> None:
+def _restore_unfinished(state: State, task: Task, now_ms: float) -> None:
     homes = state.routes.get((task.engine, task.model_ref), ())
     fitting = [home for home in homes if home.members and (home.key.ctx is None or task.ctx <= home.key.ctx)]
     if not fitting:
@@ -204,4 +191,4 @@ def _restore_unfinished(state: State, task: Task) -> None:
     else:
         task.attempt = 0  # the daemon's death is not the task's fault
         task.set_id = fitting[0].set_id
-        put_in_waitlist(state, task)
+        waiting.enter(state, task, now_ms)

@@ -1,69 +1,112 @@
 """What is true of the state after every event. The simulation and the state machines check it; the daemon does not."""
 
+from collections import Counter
+
 from supervisor.core.lifecycle import Phase
-from supervisor.core.placement import choose
+from supervisor.core.placement import can_take
 from supervisor.core.replicas import Replica, ReplicaSet
 from supervisor.core.state import State
 from supervisor.core.tasks import Aborting, Accepting, Ended, Ending, Running, Waiting
+from supervisor.core.waiting import is_hopeless
 
 
 def violations(state: State, now_ms: float) -> list[str]:
     """Everything that is wrong, one sentence each; empty for a sound state. O(tasks)."""
-    found = [*_conservation(state), *_waiting(state, now_ms), *_bounds(state)]
+    found = [*_conservation(state), *_reservations(state), *_alarms(state)]
+    for home in state.sets.values():
+        found += _waiting(state, home, now_ms)
+        found += _offers(home)
     for replica in state.replicas.values():
         found += _slots(state, replica)
+    if state.dirty or state.out:
+        found.append("the last event was not settled")
     return found
 
 
 def _conservation(state: State) -> list[str]:
     """CONTRACT §8: enqueued = finished + canceled + dropped + waiting + running."""
-    phases = [type(task.phase) for task in state.tasks.values()]
-    alive = sum(phase in (Waiting, Running, Aborting) for phase in phases)
-    counts = state.counts
-    found = []
+    phases = Counter(type(task.phase) for task in state.tasks.values())
+    counts, found = state.counts, []
+    alive = phases[Waiting] + phases[Running] + phases[Aborting]
     if counts.enqueued != counts.finished + counts.canceled + counts.dropped + alive:
         found.append(f"counts do not add up: {counts} with {alive} alive")
-    pending = sum(phase in (Accepting, Ending) for phase in phases)
-    if pending != state.writes_pending:
-        found.append(f"{pending} tasks are being written, {state.writes_pending} are counted")
+    if phases[Accepting] + phases[Ending] != state.writes_pending:
+        found.append(
+            f"{phases[Accepting]} + {phases[Ending]} tasks are being written, {state.writes_pending} are counted"
+        )
     if sum(len(own) for own in state.by_task.values()) != len(state.tasks):
         found.append("the index by task id and the tasks differ")
-    if len(state.ended) != sum(phase is Ended for phase in phases):
+    if len(state.ended) != phases[Ended]:
         found.append("the remembered ends and the ended tasks differ")
     if state.log_bytes != sum(state.logs.values()):
         found.append("the bytes of the kept streams are miscounted")
-    return found
-
-
-def _waiting(state: State, now_ms: float) -> list[str]:
-    found = []
-    for home in state.sets.values():
-        tasks = list(home.waiting)
-        if len(tasks) != len(home.waiting):
-            found.append(f"{home.set_id}: depth and content differ")
-        found += [f"{task.job_id} is in a waitlist as {task.phase}" for task in tasks if task.phase != Waiting()]
-        found += [f"{task.job_id} waits in a foreign set" for task in tasks if task.set_id != home.set_id]
-        if home.waiting.size_bytes != sum(task.size_bytes for task in tasks):
-            found.append(f"{home.set_id}: waiting bytes are miscounted")
-        head = home.waiting.head(now_ms)
-        if (
-            head
-            and state.halt_deadline_ms is None
-            and choose(head, [member for member in home.members if member.is_serving])
-        ):
-            found.append(f"{home.set_id}: work and room, yet idle")
-    waiting = sum(isinstance(task.phase, Waiting) for task in state.tasks.values())
-    if waiting != sum(len(home.waiting) for home in state.sets.values()):
+    if phases[Waiting] != sum(len(home.waiting) for home in state.sets.values()):
         found.append("a waiting task is in no waitlist")
+    if phases[Running] + phases[Aborting] != len(state.runs):
+        found.append(f"{phases[Running]} + {phases[Aborting]} tasks run, {len(state.runs)} runs are known")
     return found
 
 
-def _bounds(state: State) -> list[str]:
-    return [f"{home.set_id}: negative reservation" for home in state.sets.values() if _is_negative(home)]
+def _reservations(state: State) -> list[str]:
+    """Room is kept for exactly the tasks whose record is being written."""
+    accepting = [task for task in state.tasks.values() if isinstance(task.phase, Accepting)]
+    found = []
+    if {task.job_id for task in accepting} != set(state.accept_tickets):
+        found.append("tickets wait for tasks that are not being written")
+    for home in state.sets.values():
+        own = [task for task in accepting if task.set_id == home.set_id]
+        if home.reserved_bytes != sum(task.size_bytes for task in own):
+            found.append(f"{home.set_id}: reserved bytes are miscounted")
+        if +Counter(home.reserved) != Counter(task.priority for task in own):
+            found.append(f"{home.set_id}: reserved tasks are miscounted")
+    return found
 
 
-def _is_negative(home: ReplicaSet) -> bool:
-    return home.reserved_bytes < 0 or any(count < 0 for count in home.reserved.values())
+def _alarms(state: State) -> list[str]:
+    """Whatever has a moment will be looked at then: no alarm is missing."""
+    moments = {
+        f"deadline of {task.job_id}": task.deadline_at_ms for task in state.tasks.values() if task.phase == Waiting()
+    }
+    for task in state.tasks.values():
+        if isinstance(task.phase, Running):
+            wall_ms = state.replicas[task.phase.pool_id].plan.wall_ms
+            moments[f"wall of {task.job_id}"] = task.phase.started_ms + wall_ms
+    moments |= {f"grace of {job_id}": at_ms for job_id, at_ms in state.readerless.items()}
+    moments |= {f"phase of {name}": pool.due_ms for name, pool in state.replicas.items() if pool.due_ms is not None}
+    if state.retention_due_ms is not None:
+        moments["retention"] = state.retention_due_ms
+    next_ms = state.agenda.next_due_ms()
+    return [f"nobody is woken for the {what}" for what, at_ms in moments.items() if next_ms is None or next_ms > at_ms]
+
+
+def _waiting(state: State, home: ReplicaSet, now_ms: float) -> list[str]:
+    name, tasks, found = home.set_id, list(home.waiting), []
+    if len(tasks) != len(home.waiting):
+        found.append(f"{name}: depth and content differ")
+    found += [f"{task.job_id} is in a waitlist as {task.phase}" for task in tasks if task.phase != Waiting()]
+    found += [f"{task.job_id} waits in a foreign set" for task in tasks if task.set_id != name]
+    if home.waiting.size_bytes != sum(task.size_bytes for task in tasks):
+        found.append(f"{name}: waiting bytes are miscounted")
+    head = home.waiting.head(now_ms)
+    if head is None or state.halt_deadline_ms is not None:
+        return found
+    if all(is_hopeless(member, now_ms) for member in home.members):
+        found.append(f"{name}: {len(tasks)} tasks wait without hope")
+    if any(member.is_serving and can_take(head, member) for member in home.members):
+        found.append(f"{name}: work and room, yet idle")
+    return found
+
+
+def _offers(home: ReplicaSet) -> list[str]:
+    """What the set keeps beside its members is what they offer."""
+    serving = [member for member in home.members if member.is_serving]
+    found = []
+    if home.serving != serving or home.slots_serving != sum(member.slots for member in serving):
+        found.append(f"{home.set_id}: its serving members are miscounted")
+    if home.members and home.capacity_total != sum(member.plan.queue_capacity for member in home.members):
+        found.append(f"{home.set_id}: its capacity is miscounted")
+    found += [f"{member.pool_id} is in a foreign set" for member in home.members if member.set_id != home.set_id]
+    return found
 
 
 def _slots(state: State, replica: Replica) -> list[str]:
@@ -72,6 +115,10 @@ def _slots(state: State, replica: Replica) -> list[str]:
         found.append(f"{name}: {replica.load} of {replica.slots} slots are taken")
     if replica.runs and replica.phase not in (Phase.READY, Phase.STOPPING):
         found.append(f"{name}: runs tasks while {replica.phase}")
+    if replica.freeing and replica.phase is not Phase.READY:
+        found.append(f"{name}: slots are freed while {replica.phase}")
+    if not replica.doubts <= replica.freeing:
+        found.append(f"{name}: doubted for a run whose slot is free")
     if (replica.phase is Phase.STOPPING) != (replica.stopping is not None):
         found.append(f"{name}: stopping without a goal, or a goal without a stop")
     if replica.exclusive_run is not None and (replica.exclusive_run not in replica.runs or replica.load > 1):

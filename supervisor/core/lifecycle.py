@@ -53,6 +53,7 @@ class Signal(StrEnum):
 class Move(StrEnum):
     """What `workers` does about it."""
 
+    PLACE = "a device is there: verify the model, or open the breaker"
     VERIFY = "verify the model"
     SPAWN = "spawn the engine"
     AWAIT_HEALTH = "await its health"
@@ -69,6 +70,7 @@ class Move(StrEnum):
     TURN_OFF = "off"
     REROUTE_TO_OFF = "let the running stop lead to off"
     REROUTE_TO_UNPLACED = "let the running stop lead to no device"
+    REROUTE_TO_RETRY = "the device is back: let the running stop lead to a new start"
 
 
 class Ignored(Struct, frozen=True):
@@ -100,7 +102,9 @@ def _each(phases: tuple[Phase, ...], cell: Cell) -> dict[Phase, Cell]:
 
 
 _ROWS: dict[Signal, dict[Phase, Cell]] = {
-    Signal.DEVICES_FOUND: _row(_KNOWN, {Phase.IDLE: Move.VERIFY, Phase.UNPLACED: Move.VERIFY}),
+    Signal.DEVICES_FOUND: _row(
+        _KNOWN, {Phase.IDLE: Move.PLACE, Phase.UNPLACED: Move.PLACE, Phase.STOPPING: Move.REROUTE_TO_RETRY}
+    ),
     Signal.DEVICES_MISSING: _row(
         Move.UNPLACE,
         {

@@ -1,6 +1,6 @@
 """What the operator asks for: drain, resume, halt. Changes what is *wanted*; the rest follows."""
 
-from supervisor.core import endings, runs, workers
+from supervisor.core import runs, waiting, workers
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CompleteHalt, NoteWorker
 from supervisor.core.events import DrainRequested, HaltRequested, ResumeRequested
@@ -27,11 +27,8 @@ def note_drain_deadline(state: State, replica: Replica, now_ms: float) -> None:
     """What still runs ends as WORKER_RESET; what waits for this pool alone ends as POOL_UNAVAILABLE."""
     if replica.wanted is not Wanted.DRAIN or replica.drain_deadline_ms is None or replica.drain_deadline_ms > now_ms:
         return
-    message = "The pool was drained."
-    runs.abort_all(state, replica, _reset(replica, Reason.DRAINING, message))
-    home = state.sets[replica.set_id]
-    if not any(member.wanted is Wanted.SERVE for member in home.members):
-        endings.fail_waiting(state, home, Code.POOL_UNAVAILABLE, Reason.DRAINING, message, 10_000)
+    runs.abort_all(state, replica, _reset(replica, Reason.DRAINING, "The pool was drained."))
+    waiting.end_if_hopeless(state, state.sets[replica.set_id], now_ms)
 
 
 def resume(state: State, event: ResumeRequested, now_ms: float) -> None:

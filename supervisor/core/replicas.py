@@ -12,8 +12,10 @@ from msgspec import Struct, field, structs
 
 from supervisor.core.forecast import Forecast
 from supervisor.core.lifecycle import Phase
+from supervisor.core.load_order import LoadOrder
 from supervisor.core.plan import PoolPlan
 from supervisor.core.restart import History
+from supervisor.core.tasks import Task
 from supervisor.core.waitlist import Waitlist
 from supervisor.wire.codes import Priority
 
@@ -86,7 +88,8 @@ class SetKey(Struct, frozen=True):
 class Replica(Struct, kw_only=True):
     """One pool's worker: what is wanted, what was observed, and what runs on it.
 
-    `runs` maps run ids to job ids. `freeing` holds runs that were aborted and whose slot was not yet seen idle.
+    `runs` maps run ids to job ids. `freeing` holds runs that were aborted and whose slot was not yet seen idle; those
+    of them that lost their connection are `doubts`: until the worker was seen alive again, it takes no task.
     `exclusive_run` is a strict task that has a worker with several slots to itself (CONTRACT §6).
     """
 
@@ -111,6 +114,7 @@ class Replica(Struct, kw_only=True):
     steps: list[Step] = field(default_factory=list)
     runs: dict[int, str] = field(default_factory=dict)
     freeing: set[int] = field(default_factory=set)
+    doubts: set[int] = field(default_factory=set)
     exclusive_run: int | None = None
     drain_deadline_ms: float | None = None
 
@@ -155,19 +159,33 @@ class ReplicaSet(Struct):
     reserved: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     reserved_bytes: int = 0
     serving: list[Replica] = field(default_factory=list)
+    by_load: LoadOrder[Replica] = field(default_factory=LoadOrder)
     slots_serving: int = 0
     capacity: dict[Priority, int] = field(default_factory=dict)
     capacity_total: int = 0
     bytes_max: int = 0
+    ctx_per_slot: int = 0
 
     def recount(self) -> None:
         """Take over what members offer; called whenever a member joins, leaves, or begins or ends to serve."""
         self.serving = [member for member in self.members if member.is_serving]
+        self.by_load.rebuild(self.serving)
         self.slots_serving = sum(member.slots for member in self.serving)
+        self.ctx_per_slot = min((member.ctx_per_slot for member in self.serving), default=0)
         self.capacity_total = sum(member.plan.queue_capacity for member in self.members)
         self.bytes_max = sum(member.plan.queue_bytes_max for member in self.members)
         for priority in Priority:
             self.capacity[priority] = sum(member.plan.classes[priority].capacity for member in self.members)
+
+    def reserve(self, task: Task) -> None:
+        """Keep room for a task whose record is being written."""
+        self.reserved[task.priority] += 1
+        self.reserved_bytes += task.size_bytes
+
+    def release(self, task: Task) -> None:
+        """Give that room back: the record is on disk, or will never be."""
+        self.reserved[task.priority] -= 1
+        self.reserved_bytes -= task.size_bytes
 
     def occupied(self, priority: Priority) -> int:
         """Tasks of a class that wait, or will as soon as their record is on disk."""
@@ -177,3 +195,8 @@ class ReplicaSet(Struct):
     def occupied_total(self) -> int:
         """Tasks of all classes that wait or will."""
         return len(self.waiting) + sum(self.reserved.values())
+
+    @property
+    def work_total(self) -> int:
+        """Tasks that wait or will, and slots that are taken. O(serving members)."""
+        return self.occupied_total + sum(member.load for member in self.serving)

@@ -18,10 +18,14 @@ HALF_OPEN_MS = 600_000
 
 
 class History(Struct, frozen=True):
-    """Failures in a row since the worker was last stable, and the monotonic times (ms) of its recent starts."""
+    """Failures in a row since the worker was last stable, and the monotonic times (ms) of its recent starts.
+
+    `is_open`: the breaker opened, and the worker has not been stable since; its next failure opens it again.
+    """
 
     streak: int = 0
     starts: tuple[float, ...] = ()
+    is_open: bool = False
 
 
 class Again(Struct, frozen=True):
@@ -50,23 +54,36 @@ def delay_ms(streak: int, seed: str) -> float:
 def note_start(history: History, now_ms: float) -> History:
     """The history after one more start of a process."""
     recent = tuple(at for at in history.starts if at > now_ms - STARTS_WINDOW_MS)
-    return History(history.streak, (*recent, now_ms))
+    return History(history.streak, (*recent, now_ms), history.is_open)
 
 
 def note_failure(history: History) -> History:
     """The history after one more failure."""
-    return History(history.streak + 1, history.starts)
+    return History(history.streak + 1, history.starts, history.is_open)
 
 
-def note_stable() -> History:
-    """The history after `STABLE_MS` of being Ready: a clean slate."""
-    return History()
+def note_open(history: History) -> History:
+    """The history once the breaker is open."""
+    return History(history.streak, history.starts, is_open=True)
+
+
+def note_stable(history: History) -> History:
+    """The history after `STABLE_MS` of being Ready: old failures are forgiven, starts still count in their window."""
+    return History(starts=history.starts)
 
 
 def plan_restart(history: History, now_ms: float, seed: str) -> Again | BreakerOpen:
     """What follows a failure that is already in `history`."""
     at_ms = now_ms + delay_ms(history.streak, seed)
-    starts = sum(1 for at in history.starts if at > at_ms - STARTS_WINDOW_MS)
-    if starts >= STARTS_MAX:
+    if history.is_open or _has_started_too_often(history, at_ms):
         return BreakerOpen(now_ms + HALF_OPEN_MS)
     return Again(at_ms)
+
+
+def plan_return(history: History, now_ms: float) -> Again | BreakerOpen:
+    """What follows when a worker that waited for its device has one again."""
+    return BreakerOpen(now_ms + HALF_OPEN_MS) if _has_started_too_often(history, now_ms) else Again(now_ms)
+
+
+def _has_started_too_often(history: History, at_ms: float) -> bool:
+    return sum(1 for at in history.starts if at > at_ms - STARTS_WINDOW_MS) >= STARTS_MAX

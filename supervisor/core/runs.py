@@ -5,7 +5,7 @@ a seam: the task is strict (the delivered tokens are compared and skipped) or ha
 `attempts_max` workers is poison: it ends, is not retriable, and takes no further worker with it.
 """
 
-from supervisor.core import endings
+from supervisor.core import endings, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import AbortRun, ConfirmSlotIdle
 from supervisor.core.events import (
@@ -17,10 +17,11 @@ from supervisor.core.events import (
     RunStalled,
     SlotsSeenIdle,
 )
+from supervisor.core.lifecycle import Phase
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica
-from supervisor.core.state import State
-from supervisor.core.tasks import WAITING, Aborting, Outcome, Running, Task
+from supervisor.core.state import State, note_load
+from supervisor.core.tasks import Aborting, Outcome, Running, Task
 from supervisor.wire.codes import Code, FinishReason, Reason
 
 SLOT_IDLE_WITHIN_MS = 5_000
@@ -28,7 +29,10 @@ RETRY_RESET_MS = 1_000
 
 
 def end_run(state: State, running: Running, *, is_slot_proven_free: bool) -> None:
-    """A run is over: give its slot back, or first see that the engine has stopped working on it."""
+    """A run is over: give its slot back, or first see that the engine has stopped working on it.
+
+    A worker that is being stopped takes its slots with it.
+    """
     del state.runs[running.run_id]
     state.agenda.note_pointless(state.is_live)
     replica = state.replicas[running.pool_id]
@@ -36,10 +40,10 @@ def end_run(state: State, running: Running, *, is_slot_proven_free: bool) -> Non
         return  # its process is gone, and the slot with it
     if replica.exclusive_run == running.run_id:
         replica.exclusive_run = None
-    if not is_slot_proven_free:
+    if not is_slot_proven_free and replica.phase is Phase.READY:
         replica.freeing.add(running.run_id)
         state.out.append(ConfirmSlotIdle(replica.pool_id, replica.incarnation, running.run_id, SLOT_IDLE_WITHIN_MS))
-    state.dirty.add(replica.set_id)
+    note_load(state, replica)
 
 
 def note_finished(state: State, event: RunFinished, now_ms: float) -> None:
@@ -51,38 +55,57 @@ def note_finished(state: State, event: RunFinished, now_ms: float) -> None:
     home = state.set_of(task)
     home.forecast.observe(now_ms - running.started_ms, task.expected_tokens)
     end_run(state, running, is_slot_proven_free=True)
-    task.emitted = event.emitted
+    task.emitted = max(task.emitted, event.emitted)
     outcome = Outcome(
         finish_reason=event.finish_reason,
         tokens_in=event.tokens_in,
         tokens_out=event.tokens_out,
-        emitted=event.emitted,
+        emitted=task.emitted,
         decode_ms=event.decode_ms,
     )
     endings.finish(state, task, outcome)
 
 
-def note_failed(state: State, event: RunFailed) -> None:
-    """The run broke: the caller's fault, the engine's, or the worker is gone."""
+def note_failed(state: State, event: RunFailed, now_ms: float) -> None:
+    """The run broke: the caller's fault, the engine's, or the worker is gone.
+
+    A run that was being aborted ends as that was decided: a cancelled task is never run again.
+    """
     found = state.task_of_run(event.run_id)
     if found is None:
         return
     task, running = found
     end_run(state, running, is_slot_proven_free=event.is_client_fault)
     task.emitted = max(task.emitted, event.emitted)
-    if event.is_client_fault:
+    if event.is_worker_lost:
+        _doubt(state, running)
+    if isinstance(task.phase, Aborting) and _is_decided(task.phase):
+        outcome = Outcome(finish_reason=task.phase.finish_reason, error=task.phase.error, emitted=task.emitted)
+        endings.finish(state, task, outcome)
+    elif event.is_client_fault:
         endings.fail(state, task, Code.INVALID_PARAMS, _reason(event.reason), event.message)
     elif event.is_worker_lost:
-        _retry_or_reset(state, task, event.message)
+        _retry_or_reset(state, task, event.message, now_ms)
     else:
         endings.fail(state, task, Code.WORKER_RESET, _reason(event.reason), event.message, RETRY_RESET_MS)
+
+
+def _is_decided(aborting: Aborting) -> bool:
+    return aborting.finish_reason is not None or aborting.error is not None
+
+
+def _doubt(state: State, running: Running) -> None:
+    """The engine may be dead, and its exit not yet be reported: nothing goes there until its slot was seen idle."""
+    replica = state.replicas[running.pool_id]
+    if running.run_id in replica.freeing:
+        replica.doubts.add(running.run_id)
 
 
 def _reason(word: str) -> Reason:
     return Reason(word) if word in Reason._value2member_map_ else Reason.ENGINE
 
 
-def _retry_or_reset(state: State, task: Task, message: str) -> None:
+def _retry_or_reset(state: State, task: Task, message: str, now_ms: float) -> None:
     if task.attempt >= state.host.attempts_max:
         refused = Refused(
             code=Code.WORKER_RESET,
@@ -93,10 +116,7 @@ def _retry_or_reset(state: State, task: Task, message: str) -> None:
         )
         endings.finish(state, task, Outcome(error=refused, emitted=task.emitted))
     elif task.is_strict or not task.emitted:
-        task.phase = WAITING
-        state.set_of(task).waiting.push_front(task)
-        state.agenda.add(task.deadline_at_ms, Alarm.TASK_DEADLINE, task.job_id)
-        state.dirty.add(task.set_id)
+        waiting.return_to_front(state, task, now_ms)
     else:
         endings.fail(state, task, Code.WORKER_RESET, Reason.ENGINE, message, RETRY_RESET_MS)
 
@@ -115,7 +135,7 @@ def abort_all(state: State, replica: Replica, error: Refused | None) -> None:
             abort(state, task, task.phase, error)
 
 
-def note_aborted(state: State, event: RunAborted) -> None:
+def note_aborted(state: State, event: RunAborted, now_ms: float) -> None:
     """Nothing more will come of the run: now its task ends, or goes back to its place."""
     found = state.task_of_run(event.run_id)
     if found is None:
@@ -125,8 +145,8 @@ def note_aborted(state: State, event: RunAborted) -> None:
     aborting = task.phase
     end_run(state, running, is_slot_proven_free=False)
     task.emitted = max(task.emitted, event.emitted)
-    if aborting.finish_reason is None and aborting.error is None:
-        _retry_or_reset(state, task, "The worker was lost.")
+    if not _is_decided(aborting):
+        _retry_or_reset(state, task, "The worker was lost.", now_ms)
         return
     outcome = Outcome(
         finish_reason=aborting.finish_reason,
@@ -168,7 +188,8 @@ def note_wall(state: State, run_id: int) -> None:
 def note_slots_idle(state: State, replica: Replica, event: SlotsSeenIdle) -> None:
     """The engine stopped working on aborted runs: their slots can take tasks again."""
     replica.freeing.difference_update(event.run_ids)
-    state.dirty.add(replica.set_id)
+    replica.doubts.difference_update(event.run_ids)
+    note_load(state, replica)
 
 
 def note_readers_left(state: State, event: ReadersLeft, now_ms: float) -> None:

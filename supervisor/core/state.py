@@ -26,10 +26,11 @@ class State(Struct, kw_only=True):
     """Everything the core knows.
 
     `tasks` holds all known tasks by job id, finished ones included; `by_task` finds them by tenant and task id.
-    `routes` gives the sets that serve a model under one of its names. `runs` maps run ids to job ids. `counting` holds submitted tasks whose prompt is being tokenized. `readerless` says
-    when a running task without readers is to be cancelled. `writes_pending` counts records on their way to the disk.
-    `ended` and `logs` are in order of their end (values: when, and bytes of the kept stream). `dirty` names the sets
-    in which something may have become movable. `out` gathers the effects of the event being handled.
+    `routes` gives the sets that serve a model under one of its names. `runs` maps run ids to job ids. `counting` holds
+    submitted tasks whose prompt is being tokenized. `readerless` says when a running task without readers is to be
+    cancelled. `writes_pending` counts records on their way to the disk. `ended` and `logs` are in order of their end
+    (values: when, and bytes of the kept stream). `dirty` names the sets in which something may have become movable.
+    `out` gathers the effects of the event being handled.
     """
 
     host: HostPlan
@@ -58,6 +59,7 @@ class State(Struct, kw_only=True):
     journal_cause: str | None = None
     halt_deadline_ms: float | None = None
     is_halt_complete: bool = False
+    retention_due_ms: float | None = None
 
     def is_live(self, entry: Entry) -> bool:
         """Whether an alarm would still do something."""
@@ -136,8 +138,20 @@ def touch(state: State, replica: Replica) -> None:
     state.dirty.add(replica.set_id)
 
 
+def note_load(state: State, replica: Replica) -> None:
+    """A slot of a replica was given back: its place by load changes, and its set may have a move."""
+    state.sets[replica.set_id].by_load.note(replica)
+    state.dirty.add(replica.set_id)
+
+
 def move_waiting(state: State, source: ReplicaSet, target: ReplicaSet) -> None:
-    """Move every waiting task of one set to the end of another, in order."""
+    """Move every waiting task of one set to the end of another, in order; those whose record is being written too."""
+    for job_id in state.accept_tickets:
+        task = state.tasks[job_id]
+        if task.set_id == source.set_id:
+            source.release(task)
+            target.reserve(task)
+            task.set_id = target.set_id
     moving = list(source.waiting)
     source.waiting = Waitlist()
     for task in moving:

@@ -81,7 +81,6 @@ class Task(Struct, kw_only=True, gc=False):
     job_id: str
     tenant: str
     task_id: str
-    session_id: str
     engine: Engine
     model_ref: str
     workload: Workload

@@ -60,8 +60,13 @@ class _Lane:
     def head(self) -> Task | None:
         return next(iter(self._tasks.values()), None)
 
-    def newest(self) -> Task | None:
-        return next(reversed(self._tasks.values()), None)
+    def oldest_new(self) -> Task | None:
+        """The first task that was never dispatched."""
+        return next((task for task in self._tasks.values() if not task.attempt), None)
+
+    def newest_new(self) -> Task | None:
+        """The last task that was never dispatched."""
+        return next((task for task in reversed(self._tasks.values()) if not task.attempt), None)
 
     def remove(self, task: Task) -> None:
         del self._tasks[task.job_id]
@@ -142,19 +147,15 @@ class Waitlist:
             self._since_batch += 1
         self.remove(task)
 
-    def oldest(self) -> Task | None:
-        """The task that waits longest, of any class: the victim of drop-lru."""
-        heads = [head for head in (self._interactive.head(), self._batch.head()) if head]
-        return min(heads, key=lambda task: task.admitted_ms, default=None)
+    def oldest(self, priority: Priority | None = None) -> Task | None:
+        """The task that waits longest, of one class or of any: the victim of drop-lru. Never one that ran already."""
+        lanes = (self._interactive, self._batch) if priority is None else (self._lane(priority),)
+        firsts = [first for first in (lane.oldest_new() for lane in lanes) if first]
+        return min(firsts, key=lambda task: task.admitted_ms, default=None)
 
     def newest_below(self, priority: Priority) -> Task | None:
-        """The newest waiting task of a strictly lower class: the victim of shed-low-priority."""
-        return self._batch.newest() if priority is Priority.INTERACTIVE else None
-
-    def position_of_newcomer(self, priority: Priority) -> int:
-        """How many waiting tasks go before one that is pushed now, the floor of batch left aside."""
-        ahead = len(self._interactive)
-        return ahead if priority is Priority.INTERACTIVE else ahead + len(self._batch)
+        """The newest waiting task of a strictly lower class: the victim of shed-low-priority. Never one that ran."""
+        return self._batch.newest_new() if priority is Priority.INTERACTIVE else None
 
     def rank(self, task: Task) -> int:
         """How many waiting tasks go before this waiting task, the floor of batch left aside."""

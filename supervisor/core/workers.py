@@ -6,7 +6,7 @@ dropped before they reach the table.
 
 from collections.abc import Callable
 
-from supervisor.core import endings, restart, runs
+from supervisor.core import restart, runs, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import (
     AwaitHealth,
@@ -29,7 +29,6 @@ from supervisor.core.events import (
 from supervisor.core.lifecycle import Ignored, Move, Phase, Signal, decide
 from supervisor.core.replicas import Replica, Step, StepState, Stopping, Wanted
 from supervisor.core.state import State, join_set, move_waiting, set_key, touch
-from supervisor.wire.codes import Code, Reason
 
 INSPECT_WITHIN_MS = 30_000
 TEST_WITHIN_MS = 120_000
@@ -73,7 +72,7 @@ def _verify(state: State, replica: Replica, now_ms: float, _: str | None) -> Non
     if replica.plan.unplannable is not None:
         replica.cause = replica.plan.unplannable
         _enter(state, replica, Phase.BROKEN, now_ms)
-        _fail_fast(state, replica)
+        _end_hopeless(state, replica, now_ms)
         return
     replica.incarnation = state.next_incarnation
     state.next_incarnation += 1
@@ -130,14 +129,20 @@ def _back_off(state: State, replica: Replica, now_ms: float, cause: str | None) 
         case restart.Again(at_ms=at_ms):
             _enter(state, replica, Phase.BACKOFF, now_ms, due_ms=at_ms)
         case restart.BreakerOpen(half_open_at_ms=at_ms):
-            replica.cause = f"{replica.cause} (breaker open after {restart.STARTS_MAX} starts)"
-            _enter(state, replica, Phase.BROKEN, now_ms, due_ms=at_ms)
-            _fail_fast(state, replica)
+            _break(state, replica, now_ms, at_ms)
+
+
+def _break(state: State, replica: Replica, now_ms: float, half_open_at_ms: float) -> None:
+    replica.history = restart.note_open(replica.history)
+    replica.cause = f"{replica.cause or 'it failed too often'} (breaker open)"
+    _enter(state, replica, Phase.BROKEN, now_ms, due_ms=half_open_at_ms)
+    _end_hopeless(state, replica, now_ms)
 
 
 def _stop(state: State, replica: Replica, now_ms: float, after: Phase, cause: str) -> None:
     runs.abort_all(state, replica, None)
     replica.freeing.clear()
+    replica.doubts.clear()
     replica.stopping = Stopping(after, cause)
     replica.cause = cause
     _enter(state, replica, Phase.STOPPING, now_ms)
@@ -159,7 +164,7 @@ def _stop_for_good(state: State, replica: Replica, now_ms: float, cause: str | N
 def _unplace(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
     replica.cause = cause
     _enter(state, replica, Phase.UNPLACED, now_ms)
-    _fail_fast(state, replica)
+    _end_hopeless(state, replica, now_ms)
 
 
 def _turn_off(state: State, replica: Replica, now_ms: float, _: str | None) -> None:
@@ -180,6 +185,21 @@ def _after_stop(state: State, replica: Replica, now_ms: float, _: str | None) ->
             _back_off(state, replica, now_ms, stopping.cause)
 
 
+def _reroute_to_retry(_state: State, replica: Replica, _now_ms: float, _cause: str | None) -> None:
+    assert replica.stopping is not None
+    if replica.stopping.after is Phase.UNPLACED:
+        replica.stopping = Stopping(Phase.BACKOFF, replica.stopping.cause)
+
+
+def _place_again(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    """A device that comes and goes must not start a storm: the breaker counts these starts too (ORCH-3053)."""
+    match restart.plan_return(replica.history, now_ms):
+        case restart.BreakerOpen(half_open_at_ms=at_ms):
+            _break(state, replica, now_ms, at_ms)
+        case restart.Again():
+            _verify(state, replica, now_ms, cause)
+
+
 def _reroute(after: Phase) -> Callable[[State, Replica, float, str | None], None]:
     def move(_state: State, replica: Replica, _now_ms: float, cause: str | None) -> None:
         assert replica.stopping is not None
@@ -190,6 +210,7 @@ def _reroute(after: Phase) -> Callable[[State, Replica, float, str | None], None
 
 
 _MOVES: dict[Move, Callable[[State, Replica, float, str | None], None]] = {
+    Move.PLACE: _place_again,
     Move.VERIFY: _verify,
     Move.SPAWN: _spawn,
     Move.AWAIT_HEALTH: _await_health,
@@ -206,17 +227,12 @@ _MOVES: dict[Move, Callable[[State, Replica, float, str | None], None]] = {
     Move.TURN_OFF: _turn_off,
     Move.REROUTE_TO_OFF: _reroute(Phase.OFF),
     Move.REROUTE_TO_UNPLACED: _reroute(Phase.UNPLACED),
+    Move.REROUTE_TO_RETRY: _reroute_to_retry,
 }
 
 
-def _fail_fast(state: State, replica: Replica) -> None:
-    """No CPU, no hope: what waits for workers that cannot come back is told so at once (ORCH-3018)."""
-    home = state.sets[replica.set_id]
-    hopeless = (Phase.UNPLACED, Phase.BROKEN)
-    if all(member.phase in hopeless for member in home.members):
-        reason = Reason.NO_GPU if replica.phase is Phase.UNPLACED else Reason.ENGINE
-        message = "No worker of this model can serve."
-        endings.fail_waiting(state, home, Code.POOL_UNAVAILABLE, reason, message, 10_000)
+def _end_hopeless(state: State, replica: Replica, now_ms: float) -> None:
+    waiting.end_if_hopeless(state, state.sets[replica.set_id], now_ms)
 
 
 # Reports -----------------------------------------------------------------------------------------------------------
@@ -229,12 +245,15 @@ def note_model_verified(state: State, replica: Replica, event: ModelVerified, no
 
 def note_spawned(state: State, replica: Replica, event: EngineSpawned, now_ms: float) -> None:
     """The process runs."""
-    replica.pid, replica.port = event.pid, event.port
+    if replica.phase is Phase.SPAWNING:
+        replica.pid, replica.port = event.pid, event.port
     give(state, replica, Signal.SPAWNED, now_ms, f"pid {event.pid}")
 
 
 def note_step_passed(replica: Replica, event: StepPassed, now_ms: float) -> None:
     """One step of the self-test, for the status (ORCH-3049)."""
+    if replica.phase is not Phase.TESTING:
+        return
     step = Step(event.name, StepState.PASSED, now_ms - event.took_ms, event.took_ms, event.detail)
     replica.steps.append(step)
 
@@ -250,7 +269,7 @@ def note_inspected(state: State, replica: Replica, event: EngineInspected, now_m
     replica.slots = event.slots
     replica.ctx_per_slot = event.ctx_per_slot
     replica.engine_version = event.engine_version
-    _rejoin(state, replica, event.engine_version)
+    _rejoin(state, replica, event.engine_version, now_ms)
     detail = f"{event.engine_version}, {event.slots} slots of {event.ctx_per_slot} tokens"
     give(state, replica, Signal.INSPECTED, now_ms, detail)
 
@@ -264,7 +283,7 @@ def _shortfall(replica: Replica, event: EngineInspected) -> str | None:
     return None
 
 
-def _rejoin(state: State, replica: Replica, engine_version: str) -> None:
+def _rejoin(state: State, replica: Replica, engine_version: str, now_ms: float) -> None:
     """Move a replica to the set of its version. Waiting tasks follow where no member is left behind to serve them."""
     key = set_key(replica.plan, engine_version)
     if key == replica.set_key:
@@ -274,7 +293,7 @@ def _rejoin(state: State, replica: Replica, engine_version: str) -> None:
     old.recount()
     replica.set_key = key
     join_set(state, replica)
-    if old.key.engine_version is None or not old.members:
+    if old.key.engine_version is None or all(waiting.is_hopeless(member, now_ms) for member in old.members):
         move_waiting(state, old, state.sets[replica.set_id])
 
 
@@ -314,7 +333,7 @@ def note_devices_unknown(state: State, event: DevicesUnknown, now_ms: float) -> 
 def note_stable(replica: Replica, incarnation: int) -> None:
     """It has been Ready for long enough: old failures no longer count."""
     if replica.incarnation == incarnation and replica.phase is Phase.READY:
-        replica.history = restart.note_stable()
+        replica.history = restart.note_stable(replica.history)
 
 
 def note_due(state: State, replica: Replica, now_ms: float) -> None:

@@ -1,4 +1,4 @@
-"""The typed error codes (spec §6.2, authoritative) and the finer reasons. Standard library only: the core imports this."""
+"""The typed error codes (spec §6.2, authoritative) and the finer reasons. Standard library only, for the core."""
 
 from enum import StrEnum
 

@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Started(Struct, kw_only=True):
-    """The `started` event, once, at dispatch to a slot. `queue_position` and `predicted_start_ms` are the admission's."""
+    """The `started` event, once, at dispatch to a slot; position and prediction are those of the admission."""
 
     queue_position: int
     predicted_start_ms: int | None

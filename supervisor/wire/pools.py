@@ -23,7 +23,7 @@ class PoolChange(Struct, kw_only=True):
 
 
 class StepStatus(Struct, kw_only=True):
-    """One step on the way to Ready (ORCH-3049). `state` is passed, running, failed or pending; `took_ms` once passed."""
+    """One step on the way to Ready (ORCH-3049). `state` is passed, running or failed; `took_ms` once over."""
 
     name: str
     state: str

@@ -1,0 +1,181 @@
+"""What outlives a task or a daemon: restore after a restart, retention of streams, and ids that are remembered."""
+
+import pytest
+
+from supervisor.core import effects as ef
+from supervisor.core import events as ev
+from supervisor.core.invariants import violations
+from supervisor.core.plan import HostPlan
+from supervisor.core.tasks import Ended, Outcome, Task, Waiting
+from supervisor.wire.codes import Code, FinishReason, Reason
+from tests.core.builders import BOTH, Stage, error_of, make_plan, make_stage, make_task, only, ready_stage, started
+
+
+def ended_task(name: str, at_ms: float = 0.0) -> Task:
+    return make_task(name, phase=Ended(Outcome(finish_reason=FinishReason.STOP, emitted=3), at_ms))
+
+
+def restored(*unfinished: Task, finished: tuple[Task, ...] = (), stage: Stage | None = None) -> Stage:
+    stage = stage or make_stage()
+    stage.give(ev.TasksRestored(unfinished, tuple((task, 10) for task in finished)))
+    return stage
+
+
+# Restore
+
+
+@pytest.mark.orch("ORCH-3024")
+def test_unfinished_tasks_wait_again_in_their_old_order_and_run() -> None:
+    stage = restored(make_task("a"), make_task("b"), make_task("c", batch=True))
+    stage.give(BOTH)
+    stage.serve()
+    order = [name for name, _ in started(stage.done) + started(stage.finish("a")) + started(stage.finish("b"))]
+
+    assert order == ["a", "b", "c"]
+    assert stage.core.state.counts.enqueued == 3
+
+
+def test_a_strict_task_that_was_running_runs_again_and_the_crash_is_not_its_fault() -> None:
+    stage = restored(make_task("t", attempt=2))
+    stage.give(BOTH)
+    stage.serve()
+
+    assert started(stage.done) == [("t", "p0")]
+    assert stage.task("t").attempt == 1
+
+
+def test_a_best_effort_task_that_was_running_ends_as_worker_reset() -> None:
+    stage = restored(make_task("t", strict=False, attempt=1), make_task("waited", strict=False))
+
+    error = error_of(stage.outcome("t"))
+    assert (error.code, error.is_retriable) == (Code.WORKER_RESET, True)
+    assert isinstance(stage.task("waited").phase, Waiting)
+
+
+def test_a_task_whose_model_is_no_longer_configured_ends() -> None:
+    stage = restored(make_task("t", model_ref="gone"), make_task("large", ctx=9_999))
+
+    assert {error_of(stage.outcome(name)).code for name in ("t", "large")} == {Code.POOL_UNAVAILABLE}
+    assert violations(stage.core.state, 0) == []
+
+
+def test_a_deadline_that_passed_while_no_daemon_ran_fires_at_once() -> None:
+    stage = restored(make_task("t", deadline_at_ms=-5.0))
+    stage.pass_ms(0)
+
+    assert error_of(stage.outcome("t")).reason is Reason.DEADLINE
+
+
+def test_a_finished_task_is_remembered_with_its_answer() -> None:
+    stage = restored(finished=(ended_task("t"),))
+
+    (answer,) = stage.give(ev.TaskSubmitted(make_task("again", task_id="t")))
+    cancelled = stage.give(ev.CancelRequested("c", "t"))
+
+    assert isinstance(answer, ef.AnswerAccepted)
+    assert cancelled == [ef.AnswerCancelled("c", 3)]
+
+
+def test_restored_tasks_are_told_when_there_is_no_gpu() -> None:
+    stage = restored(make_task("t"))
+    stage.give(ev.DevicesSeen(()))
+
+    assert error_of(stage.outcome("t")).code is Code.POOL_UNAVAILABLE
+
+
+# Retention
+
+SHORT = HostPlan(finished_retention_ms=1_000, finished_ids_min=2, finished_bytes_max=100)
+
+
+def finish_one(stage: Stage, name: str, log_bytes: int = 10) -> None:
+    stage.submit(make_task(name))
+    stage.finish(name)
+    stage.give(ev.FinishesCommitted((name,), (log_bytes,)))
+
+
+def dropped(effects: list[ef.Effect]) -> list[str]:
+    return [name for effect in only(effects, ef.DropLogs) for name in effect.job_ids]
+
+
+def forgotten(effects: list[ef.Effect]) -> list[str]:
+    return [name for effect in only(effects, ef.Forget) for name in effect.job_ids]
+
+
+def test_streams_go_after_the_retention_and_ids_while_enough_younger_ones_are_known() -> None:
+    stage = ready_stage(host=SHORT)
+    for name in ("a", "b", "c", "d"):
+        finish_one(stage, name)
+        stage.pass_ms(100)
+    before = stage.pass_ms(599)
+
+    effects = stage.pass_ms(1_000)
+
+    assert dropped(before) == forgotten(before) == []
+    assert dropped(effects) == ["a", "b", "c", "d"]
+    assert forgotten(effects) == ["a", "b"], "two ids are always remembered"
+    assert set(stage.core.state.tasks) == {"c", "d"}
+    assert violations(stage.core.state, stage.now) == []
+
+
+def test_a_forgotten_id_can_be_used_again() -> None:
+    stage = ready_stage(host=SHORT)
+    for name in ("a", "b", "c"):
+        finish_one(stage, name)
+    stage.pass_ms(1_000)
+
+    assert started(stage.submit(make_task("new", task_id="a"))) == [("new", "p0")]
+
+
+def test_an_old_id_is_forgotten_when_a_younger_one_takes_its_place() -> None:
+    stage = ready_stage(host=SHORT)
+    for name in ("a", "b"):
+        finish_one(stage, name)
+    stage.pass_ms(10_000)
+    finish_one(stage, "c")
+
+    effects = stage.pass_ms(0)
+
+    assert forgotten(effects) == ["a"]
+
+
+def test_an_idle_daemon_with_ids_to_remember_is_not_woken_again_and_again() -> None:
+    stage = ready_stage(host=SHORT)
+    for name in ("a", "b"):
+        finish_one(stage, name)
+    stage.pass_ms(200_000)
+
+    due = stage.core.next_due_ms()
+    assert due is None or due > stage.now + 1e6
+
+
+def test_the_oldest_streams_go_when_all_of_them_are_too_large() -> None:
+    stage = ready_stage(host=SHORT)
+    finish_one(stage, "a", 60)
+    finish_one(stage, "b", 40)
+    finish_one(stage, "c", 70)
+
+    assert dropped(stage.done) == ["a", "b"]
+    assert forgotten(stage.done) == []
+    assert stage.core.state.log_bytes == 70
+
+
+def test_the_last_stream_is_kept_however_large() -> None:
+    stage = ready_stage(host=SHORT)
+    finish_one(stage, "a", 5_000)
+
+    assert dropped(stage.done) == []
+
+
+def test_restored_ends_keep_their_age() -> None:
+    stage = restored(finished=(ended_task("a", -900), ended_task("b", -100)), stage=make_stage(host=SHORT))
+
+    assert dropped(stage.pass_ms(100)) == ["a"]
+    assert dropped(stage.pass_ms(800)) == ["b"]
+
+
+def test_a_restored_end_that_is_too_old_goes_at_once() -> None:
+    stage = restored(finished=(ended_task("a", -9_000),), stage=make_stage(make_plan(), host=SHORT))
+    stage.pass_ms(0)
+
+    assert dropped(stage.done) == ["a"]

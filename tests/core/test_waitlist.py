@@ -1,0 +1,182 @@
+"""The order of the waiting: FIFO in a class, interactive first, a floor for batch, and who may be dropped."""
+
+import pytest
+
+from supervisor.core.tasks import Task
+from supervisor.core.waitlist import BATCH_AGE_MS_MAX, BATCH_EVERY, Waitlist
+from supervisor.wire.codes import Priority
+from tests.core.builders import make_task
+
+INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
+
+
+def filled(*names: str) -> Waitlist:
+    """One waiting task per name; a name that begins with b is a batch task."""
+    waitlist = Waitlist()
+    for name in names:
+        waitlist.push(make_task(name, batch=name.startswith("b")))
+    return waitlist
+
+
+def take(waitlist: Waitlist, now_ms: float = 0) -> str | None:
+    head = waitlist.head(now_ms)
+    if head is not None:
+        waitlist.take(head)
+    return None if head is None else head.job_id
+
+
+def drain(waitlist: Waitlist) -> list[str]:
+    return list(iter(lambda: take(waitlist), None))
+
+
+@pytest.mark.orch("ORCH-3004")
+def test_first_in_first_out() -> None:
+    assert drain(filled("i1", "i2", "i3")) == ["i1", "i2", "i3"]
+
+
+def test_interactive_goes_before_batch() -> None:
+    assert drain(filled("b1", "i1", "b2", "i2")) == ["i1", "i2", "b1", "b2"]
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_batch_gets_one_of_every_nine_while_it_waits() -> None:
+    waitlist = filled("b1", "b2", "b3", *(f"i{n}" for n in range(40)))
+
+    order = drain(waitlist)
+
+    assert [order.index(name) for name in ("b1", "b2", "b3")] == [
+        BATCH_EVERY - 1,
+        2 * BATCH_EVERY - 1,
+        3 * BATCH_EVERY - 1,
+    ]
+
+
+def test_dispatches_count_for_the_floor_only_while_batch_waits() -> None:
+    waitlist = filled(*(f"i{n}" for n in range(30)))
+    before = [take(waitlist) for _ in range(20)]
+    waitlist.push(make_task("b1", batch=True))
+
+    after = drain(waitlist)
+
+    assert len(before) == 20
+    assert after.index("b1") == BATCH_EVERY - 1
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_a_batch_task_that_waited_half_a_minute_goes_at_once() -> None:
+    waitlist = filled("b1", "i1")
+
+    assert take(waitlist, BATCH_AGE_MS_MAX) == "i1"
+    waitlist.push(make_task("i2"))
+    assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "b1"
+
+
+def test_a_task_that_lost_its_worker_goes_first_in_its_class() -> None:
+    waitlist = filled("i1", "b1", "i2", "b2")
+    again, b_again = make_task("again"), make_task("b-again", batch=True)
+    waitlist.push_front(again)
+    waitlist.push_front(b_again)
+
+    assert drain(waitlist) == ["again", "i1", "i2", "b-again", "b1", "b2"]
+
+
+def test_a_task_leaves_from_anywhere() -> None:
+    waitlist = Waitlist()
+    tasks = [make_task(f"i{n}") for n in range(5)]
+    for task in tasks:
+        waitlist.push(task)
+    for task in (tasks[2], tasks[0], tasks[4]):
+        waitlist.remove(task)
+
+    assert drain(waitlist) == ["i1", "i3"]
+
+
+def test_rank_counts_those_that_go_before() -> None:
+    waitlist = Waitlist()
+    tasks = {name: make_task(name, batch=name.startswith("b")) for name in ("i1", "b1", "i2", "b2", "i3")}
+    for task in tasks.values():
+        waitlist.push(task)
+    waitlist.remove(tasks["i1"])
+
+    assert {name: waitlist.rank(tasks[name]) for name in ("i2", "i3", "b1", "b2")} == {
+        "i2": 0,
+        "i3": 1,
+        "b1": 2,
+        "b2": 3,
+    }
+
+
+def test_rank_stays_right_over_many_blocks_of_leavers() -> None:
+    waitlist = Waitlist()
+    tasks = [make_task(f"i{n}") for n in range(3_000)]
+    for task in tasks:
+        waitlist.push(task)
+    for task in tasks[:1_500:2]:
+        waitlist.remove(task)
+    left = [*tasks[1:1_500:2], *tasks[1_500:]]
+
+    assert [waitlist.rank(task) for task in left[::97]] == list(range(len(left)))[::97]
+
+
+def test_bytes_tokens_and_depth_follow_every_change() -> None:
+    waitlist = Waitlist()
+    small, large = (
+        make_task("i1", size_bytes=10, expected_tokens=5),
+        make_task("b1", batch=True, size_bytes=700, expected_tokens=9),
+    )
+    waitlist.push(small)
+    waitlist.push(large)
+
+    assert (waitlist.size_bytes, waitlist.depth(INTERACTIVE), waitlist.depth(BATCH), len(waitlist)) == (710, 1, 1, 2)
+    assert (waitlist.expected_tokens_ahead(INTERACTIVE), waitlist.expected_tokens_ahead(BATCH)) == (5, 14)
+    waitlist.remove(small)
+    assert (waitlist.size_bytes, waitlist.expected_tokens_ahead(INTERACTIVE), len(waitlist)) == (700, 0, 1)
+
+
+def aged(name: str, admitted_ms: float, *, attempt: int = 0) -> Task:
+    return make_task(name, batch=name.startswith("b"), admitted_ms=admitted_ms, attempt=attempt)
+
+
+@pytest.mark.orch("ORCH-3005")
+def test_the_oldest_of_any_class_or_of_one() -> None:
+    waitlist = Waitlist()
+    for task in (aged("b1", 5), aged("i1", 7), aged("b2", 8), aged("i2", 9)):
+        waitlist.push(task)
+    oldest = [waitlist.oldest(), waitlist.oldest(INTERACTIVE), waitlist.oldest(BATCH)]
+
+    assert [task and task.job_id for task in oldest] == ["b1", "i1", "b1"]
+
+
+@pytest.mark.orch("ORCH-3005")
+def test_only_a_lower_class_is_shed_and_its_newest_first() -> None:
+    waitlist = filled("i1", "b1", "i2", "b2")
+    victim = waitlist.newest_below(INTERACTIVE)
+
+    assert victim is not None
+    assert victim.job_id == "b2"
+    assert waitlist.newest_below(BATCH) is None
+
+
+@pytest.mark.orch("ORCH-3005")
+def test_a_task_that_ran_already_is_never_a_victim() -> None:
+    waitlist = Waitlist()
+    waitlist.push(aged("b1", 5))
+    waitlist.push_front(aged("b0", 1, attempt=1))
+    first = waitlist.oldest()
+    waitlist.remove(next(task for task in waitlist if task.job_id == "b1"))
+
+    assert first is not None
+    assert first.job_id == "b1"
+    assert waitlist.oldest() is None
+    assert waitlist.newest_below(INTERACTIVE) is None
+
+
+def test_an_empty_waitlist_has_no_head_and_no_victim() -> None:
+    waitlist = Waitlist()
+
+    assert (waitlist.head(0), waitlist.oldest(), waitlist.newest_below(INTERACTIVE), len(waitlist)) == (
+        None,
+        None,
+        None,
+        0,
+    )
