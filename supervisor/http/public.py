@@ -6,7 +6,7 @@ from msgspec import UNSET, Struct
 from supervisor.core.refusals import Refused
 from supervisor.http.bodies import Body, invalid
 from supervisor.http.call import Call, int_query
-from supervisor.wire.codes import Code, Reason
+from supervisor.wire.codes import Code, Reason, Workload
 from supervisor.wire.tasks import SubmitTask
 
 TASKS_PAGE_DEFAULT = 100
@@ -32,6 +32,8 @@ def disagreement(task: SubmitTask) -> Refused | None:
     """What no field says alone (ORCH-3015): one of prompt and inputs; expected_tokens <= max_tokens <= ctx."""
     if (task.prompt is UNSET) == (task.inputs is UNSET):
         return invalid("Exactly one of /prompt and /inputs must be there.", Reason.FIELD)
+    if task.workload is Workload.COMPLETION and task.prompt is UNSET:
+        return invalid("/prompt is what a completion completes; /inputs is for the other workloads.", Reason.FIELD)
     if task.max_tokens > task.ctx:
         return invalid("/max_tokens is larger than /ctx.", Reason.FIELD)
     if task.expected_tokens is not UNSET and task.expected_tokens > task.max_tokens:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from supervisor.runtime.task_codec import read_body
 log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
+PORTS_REMEMBERED = 64
 HEALTH_SLACK_S = 1.0
 """The core's own deadline for loading fires first."""
 
@@ -44,6 +46,7 @@ class Worker:
 
     process: EngineProcess
     http: EngineHttp
+    port: int
     props: EngineProps | None = None
 
 
@@ -69,6 +72,7 @@ class WorkerHands:
         self._log_dir = log_dir
         self._is_simulated = is_simulated
         self._models = ModelFiles()
+        self._ports_given: deque[int] = deque(maxlen=PORTS_REMEMBERED)
         self._workers: dict[tuple[str, int], Worker] = {}
         self._steps: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -124,7 +128,7 @@ class WorkerHands:
 
     async def _spawn(self, effect: ef.SpawnEngine) -> ev.Event:
         key, pool_id = (effect.pool_id, effect.incarnation), effect.pool_id
-        port, api_key = pick_port(), secrets.token_hex(KEY_BYTES)
+        port, api_key = self._pick_port(), secrets.token_hex(KEY_BYTES)
         spec = self._blueprints[pool_id].launch_spec(
             port=port, api_key=api_key, devices=effect.devices, is_simulated=self._is_simulated
         )
@@ -138,9 +142,15 @@ class WorkerHands:
             log_path=self.log_path(pool_id),
         )
         process = await self._processes.spawn(order, lambda _, returncode: self._note_exit(key, returncode))
-        self._workers[key] = Worker(process, EngineHttp(HOST, port, api_key))
+        self._workers[key] = Worker(process, EngineHttp(HOST, port, api_key), port)
         await asyncio.to_thread(self._record, key, process, port, api_key, plan.argv)
         return ev.EngineSpawned(*key, pid=process.pid, port=port)
+
+    def _pick_port(self) -> int:
+        """A port that no worker of ours has, nor was given and has not bound yet: two pools may spawn at once."""
+        port = pick_port(avoid={*(worker.port for worker in self._workers.values()), *self._ports_given})
+        self._ports_given.append(port)
+        return port
 
     def _record(
         self, key: tuple[str, int], process: EngineProcess, port: int, api_key: str, argv: tuple[str, ...]

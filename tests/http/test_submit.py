@@ -169,6 +169,7 @@ WRONG_FIELDS: dict[str, tuple[bytes, str]] = {
     "an unknown workload": (submit_body(workload=SECRET), "/workload"),
     "an enum value that looks like a place": (submit_body(priority=f"{SECRET}` - at `$.x"), "/priority"),
     "priority in capitals": (submit_body(priority="INTERACTIVE"), "/priority"),
+    "inputs for a completion": (submit_body(prompt=..., inputs=["a"]), "/prompt"),
     "neither prompt nor inputs": (submit_body(prompt=...), "/inputs"),
     "prompt and inputs": (submit_body(inputs=["a"]), "/inputs"),
     "an empty prompt": (submit_body(prompt=""), "/prompt"),
