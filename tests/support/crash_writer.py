@@ -31,7 +31,8 @@ class CrashWriter:
     def hear(self, report: Report) -> None:
         assert isinstance(report, Committed), report
         lines = [f"accepted {job_id}" for job_id in report.accepted] + [f"finished {job}" for job in report.finished]
-        print("\n".join(lines), flush=True)
+        if lines:  # a batch may hold nothing but attempts
+            print("\n".join(lines), flush=True)
         for job_id in report.accepted:
             self._journal.write(an_attempt(job_id, 1))
             if self._random.random() < 0.5:
