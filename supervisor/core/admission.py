@@ -166,7 +166,7 @@ def predict_start(home: ReplicaSet, priority: Priority) -> int | None:
 
 def _make_room(task: Task, home: ReplicaSet, now_ms: float) -> Admitted | Refused:
     predicted = predict_start(home, task.priority)
-    if predicted is not None and now_ms + predicted > task.deadline_at_ms:  # 5
+    if now_ms + (predicted or 0) > task.deadline_at_ms:  # 5
         message = "It would not start before its deadline."
         return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, predicted)
     reason = _bound_hit(task, home)  # 6
@@ -217,12 +217,14 @@ def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
 
 
 def _full(task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, predicted_ms: int | None) -> Refused:
-    per_task_ms = home.forecast.ms_per_token * task.expected_tokens / max(home.slots_serving, 1)
+    wait_ms = home.forecast.ms_per_token * task.expected_tokens / max(home.slots_serving, 1)
+    if reason is Reason.DEADLINE:
+        wait_ms = predicted_ms or 0
     return Refused(
         code=code,
         reason=reason,
         message=message,
-        retry_after_ms=max(round(per_task_ms), RETRY_FULL_MS) if reason is not Reason.DEADLINE else predicted_ms,
+        retry_after_ms=max(round(wait_ms), RETRY_FULL_MS),
         policy=home.members[0].plan.full_policy,
         engine=task.engine,
         pool_id=home.members[0].pool_id,

@@ -29,6 +29,7 @@ def _fill(state: State, home: ReplicaSet, now_ms: float) -> None:
             continue
         replica = placement.choose(task, home.by_load)
         if replica is None:
+            home.waiting.hold(task)
             return
         home.waiting.take(task)
         state.agenda.note_pointless(state.is_live)

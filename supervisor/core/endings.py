@@ -70,14 +70,14 @@ def expire(state: State, now_ms: float) -> None:
     """The retention alarm: streams older than it go; ids go too once enough younger ones are remembered."""
     if state.retention_due_ms is None or state.retention_due_ms > now_ms:
         return
-    edge_ms = now_ms - state.host.finished_retention_ms
+    kept_ms = state.host.finished_retention_ms
     dropped = []
-    while state.logs and state.ended[next(iter(state.logs))] <= edge_ms:
+    while state.logs and state.ended[next(iter(state.logs))] + kept_ms <= now_ms:
         dropped.append(_drop_oldest_log(state))
     if dropped:
         state.out.append(DropLogs(tuple(dropped)))
     forgotten = []
-    while len(state.ended) > state.host.finished_ids_min and next(iter(state.ended.values())) <= edge_ms:
+    while len(state.ended) > state.host.finished_ids_min and next(iter(state.ended.values())) + kept_ms <= now_ms:
         forgotten.append(_forget_oldest(state))
     if forgotten:
         ids = tuple((task.tenant, task.task_id) for task in forgotten)

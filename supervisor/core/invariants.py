@@ -18,7 +18,7 @@ def violations(state: State, now_ms: float) -> list[str]:
         found += _offers(home)
     for replica in state.replicas.values():
         found += _slots(state, replica)
-    if state.dirty or state.out:
+    if state.out or (state.dirty and state.halt_deadline_ms is None):
         found.append("the last event was not settled")
     return found
 
@@ -90,7 +90,9 @@ def _waiting(state: State, home: ReplicaSet, now_ms: float) -> list[str]:
     head = home.waiting.head(now_ms)
     if head is None or state.halt_deadline_ms is not None:
         return found
-    if all(is_hopeless(member, now_ms) for member in home.members):
+    due_ms = state.agenda.next_due_ms()
+    is_behind = due_ms is not None and due_ms <= now_ms  # what is due will be handled next, and may end them
+    if not is_behind and all(is_hopeless(member, now_ms) for member in home.members):
         found.append(f"{name}: {len(tasks)} tasks wait without hope")
     if any(member.is_serving and can_take(head, member) for member in home.members):
         found.append(f"{name}: work and room, yet idle")

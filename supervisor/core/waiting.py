@@ -38,14 +38,19 @@ def _arm(state: State, task: Task, now_ms: float) -> None:
 
 
 def leave(state: State, task: Task) -> None:
-    """Take a waiting task out of its queue; the caller decides its end in the same step."""
+    """Take a waiting task out of its queue; the caller decides its end in the same step.
+
+    It may have been the head that held all others back.
+    """
     state.set_of(task).waiting.remove(task)
+    state.dirty.add(task.set_id)
     state.agenda.note_pointless(state.is_live)
 
 
 def expire(state: State, task: Task) -> None:
     """A waiting task's deadline has come: it ends now, not when a slot frees (CONTRACT §2)."""
     state.set_of(task).waiting.remove(task)
+    state.dirty.add(task.set_id)
     message = "The deadline was reached before the task was dispatched."
     endings.fail(state, task, Code.DECODE_TIMEOUT, Reason.DEADLINE, message, RETRY_EXPIRED_MS)
 

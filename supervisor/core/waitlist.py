@@ -2,7 +2,8 @@
 
 Decides only the order; bounds and victims are admission's. Push, pop, cancel, oldest and newest are O(1); `rank` is
 O(n / 512). Between the classes (ORCH-3004, ORCH-3051): interactive goes first, but batch gets one of every
-`BATCH_EVERY` dispatches while it waits, and goes at once when its head is older than `BATCH_AGE_MS_MAX`.
+`BATCH_EVERY` dispatches while it waits, and goes at once when its head is older than `BATCH_AGE_MS_MAX`. A head that
+was found to have no room keeps its turn: time alone never changes who goes next.
 """
 
 from collections import OrderedDict, deque
@@ -88,12 +89,13 @@ class _Lane:
 class Waitlist:
     """The waiting tasks of one replica set."""
 
-    __slots__ = ("_batch", "_interactive", "_since_batch")
+    __slots__ = ("_batch", "_held", "_interactive", "_since_batch")
 
     def __init__(self) -> None:
         self._interactive = _Lane()
         self._batch = _Lane()
         self._since_batch = 0
+        self._held: Priority | None = None
 
     def __len__(self) -> int:
         return len(self._interactive) + len(self._batch)
@@ -136,11 +138,21 @@ class Waitlist:
         interactive, batch = self._interactive.head(), self._batch.head()
         if interactive is None or batch is None:
             return interactive or batch
+        if self._held is not None:
+            return batch if self._held is Priority.BATCH else interactive
         is_batch_due = self._since_batch >= BATCH_EVERY - 1 or now_ms - batch.admitted_ms > BATCH_AGE_MS_MAX
         return batch if is_batch_due else interactive
 
+    def hold(self, task: Task) -> None:
+        """There is no room for the head: where it was chosen over the other class, it keeps the turn.
+
+        A class that waits alone keeps nothing: an interactive task that arrives goes before it.
+        """
+        self._held = task.priority if len(self._interactive) and len(self._batch) else None
+
     def take(self, task: Task) -> None:
         """Remove the head for dispatch, and count it for the floor of batch."""
+        self._held = None
         if task.priority is Priority.BATCH or not len(self._batch):
             self._since_batch = 0
         else:

@@ -293,7 +293,9 @@ def _rejoin(state: State, replica: Replica, engine_version: str, now_ms: float) 
     old.recount()
     replica.set_key = key
     join_set(state, replica)
-    if old.key.engine_version is None or all(waiting.is_hopeless(member, now_ms) for member in old.members):
+    is_abandoned = all(waiting.is_hopeless(member, now_ms) for member in old.members)
+    is_first_to_know = old.key.engine_version is None and replica.wanted is Wanted.SERVE
+    if is_abandoned or is_first_to_know:
         move_waiting(state, old, state.sets[replica.set_id])
 
 

@@ -304,8 +304,19 @@ def test_a_task_that_would_not_start_in_time_is_refused_with_a_hint() -> None:
 
     refused = stage.refusal(make_task("t", deadline_at_ms=stage.now + 639))
 
-    assert (refused.code, refused.reason, refused.retry_after_ms) == (Code.ADMISSION_REJECT, Reason.DEADLINE, 640)
+    assert (refused.code, refused.reason, refused.retry_after_ms) == (Code.ADMISSION_REJECT, Reason.DEADLINE, 1_000)
     stage.submit(make_task("t", deadline_at_ms=stage.now + 640))
+
+
+def test_a_task_whose_deadline_passed_while_its_prompt_was_counted_is_refused_with_a_hint() -> None:
+    stage = ready_stage()
+    stage.give(ev.TaskSubmitted(make_task("t", prompt_bytes=4_000, deadline_at_ms=500)))
+    stage.now = 501
+
+    (answer,) = only(stage.give(ev.TokensCounted("t", 5)), ef.AnswerRefused)
+
+    assert (answer.refused.code, answer.refused.reason) == (Code.ADMISSION_REJECT, Reason.DEADLINE)
+    assert answer.refused.retry_after_ms
 
 
 # Positions

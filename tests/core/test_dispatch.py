@@ -4,6 +4,7 @@ import pytest
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
+from supervisor.core.invariants import violations
 from supervisor.core.tasks import Running, Waiting
 from supervisor.wire.codes import Workload
 from tests.core.builders import BOTH, DIGEST, VERSION, make_plan, make_stage, make_task, only, ready_stage, started
@@ -180,3 +181,38 @@ def test_workloads_of_one_model_go_to_the_pools_that_do_them() -> None:
     stage = ready_stage(make_plan("a"), make_plan("b", ctx=2048, workloads=both))
 
     assert started(stage.submit(make_task("t", workload=Workload.EMBEDDING))) == [("t", "b")]
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+def test_when_the_task_that_holds_the_others_back_goes_they_move_at_once(how: str) -> None:
+    stage = ready_stage(make_plan(slots=2))
+    stage.submit(make_task("shared", strict=False))
+    stage.submit(make_task("strict", deadline_at_ms=500), make_task("late", strict=False))
+
+    effects = stage.give(ev.CancelRequested("c", "strict")) if how == "cancel" else stage.pass_ms(500)
+
+    assert started(effects) == [("late", "p0")]
+
+
+def test_a_head_that_waits_for_an_empty_worker_is_not_passed_by_a_batch_task_that_grows_old() -> None:
+    stage = ready_stage(make_plan(slots=2))
+    stage.submit(make_task("shared", strict=False), make_task("strict"), make_task("b", strict=False, batch=True))
+    stage.pass_ms(40_000)
+
+    effects = stage.submit(make_task("more", strict=False))
+
+    assert started(effects) == []
+    assert started(stage.finish("shared")) == [("strict", "p0")]
+    assert violations(stage.core.state, stage.now) == []
+
+
+@pytest.mark.orch("ORCH-3046")
+def test_a_task_goes_to_the_version_that_has_a_free_slot() -> None:
+    stage = make_stage(make_plan("p0"), make_plan("p1"))
+    stage.give(BOTH)
+    stage.serve("p0", version="b100")
+    stage.serve("p1", version="b101")
+
+    effects = stage.submit(make_task("t0"), make_task("t1"))
+
+    assert sorted(pool for _, pool in started(effects)) == ["p0", "p1"]

@@ -179,3 +179,12 @@ def test_a_restored_end_that_is_too_old_goes_at_once() -> None:
     stage.pass_ms(0)
 
     assert dropped(stage.done) == ["a"]
+
+
+def test_a_moment_that_floats_round_away_is_no_endless_loop() -> None:
+    stage = ready_stage(host=HostPlan(finished_retention_ms=5_000, finished_ids_min=0))
+    for number in range(200):
+        stage.pass_ms(1_000 / 3 + number / 7)
+        finish_one(stage, f"t{number}")
+
+    assert len(stage.core.state.ended) < 50

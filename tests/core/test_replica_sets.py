@@ -72,6 +72,21 @@ def test_restored_tasks_follow_the_first_worker_that_knows_its_version() -> None
     assert started(stage.done) == [("a", "p1"), ("b", "p0")]
 
 
+def test_restored_tasks_do_not_follow_a_drained_worker_that_is_ready_first() -> None:
+    stage = make_stage(make_plan("p0"), make_plan("p1"))
+    stage.give(ev.TasksRestored((make_task("a"),), ()))
+    stage.give(BOTH)
+    stage.give(ev.DrainRequested("p1", 0))
+    stage.pass_ms(1)
+
+    stage.serve("p1")
+    sound = violations(stage.core.state, stage.now)
+    stage.serve("p0")
+
+    assert sound == []
+    assert started(stage.done) == [("a", "p0")]
+
+
 def upgrade(stage: Stage, version: str) -> None:
     """The worker is lost, and comes back as another version."""
     stage.lose()

@@ -180,3 +180,15 @@ def test_an_empty_waitlist_has_no_head_and_no_victim() -> None:
         None,
         0,
     )
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_an_interactive_task_goes_before_batch_that_waited_alone_for_room() -> None:
+    waitlist = filled("b1")
+    head = waitlist.head(0)
+    assert head is not None
+    waitlist.hold(head)
+
+    waitlist.push(make_task("i1"))
+
+    assert take(waitlist) == "i1"

@@ -1,0 +1,150 @@
+"""The oracle's eye on the workers: their steps, devices, starts and slots, from events and effects alone."""
+
+from dataclasses import dataclass, field
+
+from supervisor.core import effects as ef
+from supervisor.core import events as ev
+from supervisor.core.plan import PoolPlan
+from supervisor.core.restart import STARTS_MAX, STARTS_WINDOW_MS
+from tests.core.ledger import demand
+
+STEPS: dict[type[ef.Effect], tuple[str, str]] = {
+    ef.AwaitHealth: ("spawning", "loading"),
+    ef.InspectEngine: ("loading", "inspecting"),
+    ef.RunSelfTest: ("inspecting", "testing"),
+}
+
+
+@dataclass
+class Worker:
+    """One pool as the outside sees it. `last` is the last thing that was asked of it or that it became."""
+
+    plan: PoolPlan
+    incarnation: int = 0
+    last: str = "nothing"
+    slots: int = 0
+    runs: set[int] = field(default_factory=set)
+    freeing: set[int] = field(default_factory=set)
+    alone: int | None = None
+    starts: list[float] = field(default_factory=list)
+    versions: set[str] = field(default_factory=set)
+    is_drained: bool = False
+
+    def is_at(self, incarnation: int, last: str) -> bool:
+        return self.incarnation == incarnation and self.last == last
+
+    def step(self, before: str, after: str) -> None:
+        demand(that=self.last == before, sentence=f"{self.plan.pool_id}: {after} follows {self.last}")
+        self.last = after
+
+
+class WorkerWatch:
+    """All pools of one daemon. Raises BrokenPromiseError."""
+
+    def __init__(self, plans: tuple[PoolPlan, ...]) -> None:
+        self.workers = {plan.pool_id: Worker(plan) for plan in plans}
+        self._present: set[str] | None = None
+
+    # Events
+
+    def note_event(self, event: ev.Event) -> None:
+        match event:
+            case ev.DevicesSeen(devices=devices):
+                self._present = {device.uuid for device in devices}
+            case ev.DrainRequested(pool_id=pool_id):
+                self.workers[pool_id].is_drained = True
+            case ev.ResumeRequested(pool_id=pool_id):
+                self.workers[pool_id].is_drained = False
+                self.workers[pool_id].starts.clear()  # an operator may start a worker as often as he likes
+            case ev.EngineInspected() | ev.EngineTested() | ev.StepFailed() | ev.EngineStopped() | ev.SlotsSeenIdle():
+                self._note_report(self.workers[event.pool_id], event)
+            case _:
+                pass
+
+    def _note_report(
+        self,
+        worker: Worker,
+        event: ev.EngineInspected | ev.EngineTested | ev.StepFailed | ev.EngineStopped | ev.SlotsSeenIdle,
+    ) -> None:
+        match event:
+            case ev.EngineInspected() if worker.is_at(event.incarnation, "inspecting"):
+                worker.slots = event.slots
+                worker.versions.add(event.engine_version)
+            case ev.EngineTested() if worker.is_at(event.incarnation, "testing"):
+                worker.last = "ready"
+            case ev.StepFailed() if worker.is_at(event.incarnation, "spawning"):
+                worker.last = "nothing"
+            case ev.EngineStopped() if worker.is_at(event.incarnation, "stopping"):
+                worker.last = "nothing"
+            case ev.SlotsSeenIdle() if worker.is_at(event.incarnation, "ready"):
+                worker.freeing.difference_update(event.run_ids)
+            case _:
+                pass  # a report of the past
+
+    # Effects
+
+    def note_effect(self, effect: ef.Effect, now_ms: float) -> None:
+        match effect:
+            case ef.VerifyModel():
+                self._verify(self.workers[effect.pool_id], effect.incarnation)
+            case ef.SpawnEngine():
+                self._spawn(self.workers[effect.pool_id], effect.devices, now_ms)
+            case ef.AwaitHealth() | ef.InspectEngine() | ef.RunSelfTest():
+                self.workers[effect.pool_id].step(*STEPS[type(effect)])
+            case ef.StopEngine():
+                worker = self.workers[effect.pool_id]
+                demand(that=worker.last != "stopping", sentence=f"{effect.pool_id} is stopped twice")
+                worker.last = "stopping"
+                worker.freeing.clear()
+            case ef.CompleteHalt():
+                alive = [name for name, each in self.workers.items() if each.last not in ("nothing", "verifying")]
+                demand(that=not alive, sentence=f"engines outlive the halt: {alive}")
+            case _:
+                pass
+
+    def _verify(self, worker: Worker, incarnation: int) -> None:
+        name = worker.plan.pool_id
+        demand(that=incarnation > worker.incarnation, sentence=f"{name}: incarnation {incarnation} is not new")
+        demand(that=worker.last in ("nothing", "verifying"), sentence=f"{name}: its process is {worker.last}")
+        demand(that=not worker.runs, sentence=f"{name}: replaced while it runs {worker.runs}")
+        worker.incarnation, worker.last = incarnation, "verifying"
+        worker.freeing.clear()
+
+    def _spawn(self, worker: Worker, devices: tuple[str, ...], now_ms: float) -> None:
+        name = worker.plan.pool_id
+        worker.step("verifying", "spawning")
+        demand(that=len(devices) == len(worker.plan.devices), sentence=f"{name}: {devices} is not its mask")
+        demand(that=set(devices) <= (self._present or set()), sentence=f"{name} is spawned on a missing GPU")
+        worker.starts = [at for at in worker.starts if at > now_ms - STARTS_WINDOW_MS] + [now_ms]
+        demand(that=len(worker.starts) <= STARTS_MAX, sentence=f"{name}: {len(worker.starts)} starts in five minutes")
+
+    # Slots
+
+    def take_slot(self, effect: ef.StartRun) -> None:
+        """A run is dispatched: to a worker that serves, and to a slot that is free."""
+        worker, task = self.workers[effect.pool_id], effect.task
+        name = f"run {effect.run_id} of {task.job_id} on {effect.pool_id}"
+        demand(that=worker.is_at(effect.incarnation, "ready"), sentence=f"{name}: it is {worker.last}")
+        demand(that=not worker.is_drained, sentence=f"{name}: it is drained")
+        demand(that=len(worker.runs) + len(worker.freeing) < worker.slots, sentence=f"{name}: no slot is free")
+        demand(that=worker.alone is None, sentence=f"{name}: a strict task has it to itself")
+        if task.is_strict and worker.slots > 1 and not worker.plan.is_batch_invariant:
+            demand(that=not worker.runs and not worker.freeing, sentence=f"{name}: a strict task is not alone")
+            worker.alone = effect.run_id
+        demand(that=task.model_ref in worker.plan.model_refs, sentence=f"{name}: another model")
+        demand(that=worker.plan.ctx is None or task.ctx <= worker.plan.ctx, sentence=f"{name}: too small a context")
+        worker.runs.add(effect.run_id)
+
+    def give_slot_back(self, pool_id: str, run_id: int, *, is_proven_free: bool) -> None:
+        """A run is over; where the engine may still work on it, its slot is not free yet."""
+        worker = self.workers[pool_id]
+        worker.runs.discard(run_id)
+        if worker.alone == run_id:
+            worker.alone = None
+        if not is_proven_free and worker.last == "ready":
+            worker.freeing.add(run_id)
+
+    def room(self, model: str) -> int:
+        """How many tasks may wait for a model: one queue per pool, and per version that the pool had."""
+        pools = [each for each in self.workers.values() if model in each.plan.model_refs]
+        return sum(each.plan.queue_capacity * len(each.versions) for each in pools)

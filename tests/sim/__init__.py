@@ -1,0 +1,1 @@
+"""A simulated world around the core: same seed, same story."""

@@ -1,0 +1,231 @@
+"""The simulated workers perform the worker effects, each with its fate. Reports come late, and some come twice."""
+
+from dataclasses import dataclass, field
+from math import isinf
+
+from supervisor.core import effects as ef
+from supervisor.core import events as ev
+from supervisor.core.plan import PoolPlan
+from tests.sim.fates import End, Fate, WorkerLot, draw_worker
+from tests.sim.streams import Run, Streams
+from tests.sim.world import World
+
+CTX = 4096
+REPEAT_SHARE = 0.08
+STALE_MS_MAX = 20_000.0
+
+Key = tuple[str, int]
+
+
+@dataclass
+class Worker:
+    """One process."""
+
+    lot: WorkerLot
+    is_alive: bool = False
+    is_stopping: bool = False
+    busy: set[int] = field(default_factory=set)
+
+
+class Fleet:
+    """All workers of the living daemon, by pool and incarnation."""
+
+    def __init__(self, world: World, streams: Streams) -> None:
+        self._world, self._streams = world, streams
+        self._plans: dict[str, PoolPlan] = {plan.pool_id: plan for plan in world.plans}
+        self.versions = dict.fromkeys(self._plans, "b100")
+        self.workers: dict[Key, Worker] = {}
+        self.is_stormy = True
+        world.hands |= {
+            ef.VerifyModel: self._verify,
+            ef.SpawnEngine: self._spawn,
+            ef.AwaitHealth: self._await_health,
+            ef.InspectEngine: self._inspect,
+            ef.RunSelfTest: self._test,
+            ef.StopEngine: self._stop,
+            ef.StartRun: self._start_run,
+            ef.ConfirmSlotIdle: self._confirm_idle,
+            ef.CountTokens: self._count_tokens,
+        }
+
+    def calm(self) -> None:
+        self.is_stormy = self._streams.is_stormy = False
+
+    # Reports
+
+    def _report(self, event: ev.Event, delay_ms: float = 0) -> None:
+        """A fact reaches the core, at once or after a while; in a storm some come again, much later."""
+        dice = self._world.dice
+        if delay_ms:
+            self._world.after(delay_ms, lambda: self._world.post(event))
+        else:
+            self._world.post(event)
+        if self.is_stormy and dice.random() < REPEAT_SHARE:
+            self._world.after(delay_ms + dice.uniform(0, STALE_MS_MAX), lambda: self._world.post(event))
+
+    def _report_step(self, key: Key, event: ev.Event, delay_ms: float) -> None:
+        """The end of a step: a stop cuts it short, though not always in time."""
+        worker = self.workers[key]
+        is_late = self.is_stormy and self._world.dice.random() < 0.3
+
+        def happen() -> None:
+            if is_late or not worker.is_stopping:
+                self._report(event)
+
+        self._world.after(delay_ms, happen)
+
+    # Steps
+
+    def _verify(self, effect: ef.VerifyModel) -> None:
+        key = (effect.pool_id, effect.incarnation)
+        worker = self.workers[key] = Worker(draw_worker(self._world.dice, is_stormy=self.is_stormy))
+        digest = self._plans[effect.pool_id].model_digest or ""
+        event: ev.Event = ev.ModelVerified(*key, digest)
+        if worker.lot.fate is Fate.WRONG_DIGEST:
+            event = ev.StepFailed(*key, "the digest differs")
+        self._report_step(key, event, self._world.dice.uniform(1, 300))
+
+    def _spawn(self, effect: ef.SpawnEngine) -> None:
+        key = (effect.pool_id, effect.incarnation)
+        worker = self.workers[key]
+
+        def happen() -> None:
+            if worker.lot.fate is Fate.SPAWN_FAILS:
+                self._report(ev.StepFailed(*key, "no such file"))
+                return
+            worker.is_alive = True
+            self._report(ev.EngineSpawned(*key, pid=1_000 + key[1], port=9_000 + key[1]))
+            if worker.lot.fate is Fate.CRASH_AT_LOAD:
+                self._world.after(worker.lot.load_ms, lambda: self.die(key))
+
+        self._world.after(self._world.dice.uniform(2, 100), happen)
+
+    def _await_health(self, effect: ef.AwaitHealth) -> None:
+        key = (effect.pool_id, effect.incarnation)
+        if self.workers[key].lot.fate not in (Fate.NEVER_HEALTHY, Fate.CRASH_AT_LOAD):
+            self._report_step(key, ev.EngineHealthy(*key), self.workers[key].lot.load_ms)
+
+    def _inspect(self, effect: ef.InspectEngine) -> None:
+        key = (effect.pool_id, effect.incarnation)
+        slots = self._plans[effect.pool_id].slots - (self.workers[key].lot.fate is Fate.TOO_FEW_SLOTS)
+        event = ev.EngineInspected(*key, self.versions[effect.pool_id], slots, CTX)
+        self._report_step(key, event, self._world.dice.uniform(1, 50))
+
+    def _test(self, effect: ef.RunSelfTest) -> None:
+        key, worker = (effect.pool_id, effect.incarnation), self.workers[effect.pool_id, effect.incarnation]
+        took_ms = self._world.dice.uniform(50, 500)
+        if worker.lot.fate is Fate.TEST_HANGS:
+            return
+        if worker.lot.fate is Fate.TEST_FAILS:
+            self._report_step(key, ev.StepFailed(*key, "no token came"), took_ms)
+            return
+        self._report_step(key, ev.StepPassed(*key, "minimal decode", took_ms / 2), took_ms / 2)
+        self._report_step(key, ev.EngineTested(*key), took_ms)
+        if worker.lot.fate is Fate.CRASH_LATER:
+            self._world.after(took_ms + worker.lot.crash_after_ms, lambda: self.die(key))
+
+    def _stop(self, effect: ef.StopEngine) -> None:
+        key = (effect.pool_id, effect.incarnation)
+        worker = self.workers[key]
+        worker.is_stopping = True
+
+        def happen() -> None:
+            worker.is_alive = False
+            self.workers.pop(key, None)
+            self._report(ev.EngineStopped(*key))
+
+        self._world.after(worker.lot.stop_ms + 100, happen)  # a spawn that is under way is over by then
+
+    # Deaths
+
+    def die(self, key: Key) -> None:
+        """The process is gone; its connections and its exit are noticed in either order."""
+        worker = self.workers.get(key)
+        if worker is None or not worker.is_alive:
+            return
+        worker.is_alive = False
+        dice = self._world.dice
+        for run in [run for run in self._streams.runs.values() if (run.pool_id, run.incarnation) == key]:
+            self._lose(run, dice.uniform(0, 40))
+        if not worker.is_stopping:
+            self._report(ev.EngineExited(*key, "crash", "it crashed"), dice.uniform(0, 80))
+
+    def _lose(self, run: Run, delay_ms: float) -> None:
+        run.count = run.tokens_at(self._world.now)  # no other token comes
+
+        def happen() -> None:
+            if self._streams.pop(run.run_id) is not None:
+                self._fail_run(run, is_worker_lost=True)
+
+        self._world.after(delay_ms, happen)
+
+    def _fail_run(self, run: Run, *, is_worker_lost: bool = False, is_client_fault: bool = False) -> None:
+        emitted = self._streams.emitted.get(run.task.job_id, 0)
+        word = "token_budget" if is_client_fault else "engine"
+        event = ev.RunFailed(
+            run.run_id, word, "it broke", emitted, is_client_fault=is_client_fault, is_worker_lost=is_worker_lost
+        )
+        self._report(event)
+
+    # Runs
+
+    def _start_run(self, effect: ef.StartRun) -> None:
+        key = (effect.pool_id, effect.incarnation)
+        worker = self.workers.get(key)
+        if worker is None or not worker.is_alive:
+            emitted = self._streams.emitted.get(effect.task.job_id, 0)
+            self._world.post(ev.RunFailed(effect.run_id, "engine", "unreachable", emitted, is_worker_lost=True))
+            return
+        run, end, last_ms = self._streams.start(effect)
+        if not isinf(last_ms):
+            self._world.after(last_ms, lambda: self._end_run(run, end, key, effect.idle_ms))
+
+    def _end_run(self, run: Run, end: End, key: Key, idle_ms: int) -> None:
+        if run.run_id not in self._streams.runs:
+            return
+        match end:
+            case End.FINISHED:
+                finished = self._streams.finish(run.run_id)
+                assert finished is not None
+                self._report(finished)
+            case End.STALL:
+                if run.count:  # the idle watchdog starts at the first token; before it only the wall helps
+                    self._world.after(idle_ms, lambda: self._stall(run))
+            case End.CRASH:
+                self.die(key)
+            case End.CUT:
+                self._lose(run, 0)
+            case _:
+                self._streams.pop(run.run_id)
+                self._fail_run(run, is_client_fault=end is End.REFUSED)
+
+    def _stall(self, run: Run) -> None:
+        if run.run_id in self._streams.runs:
+            self._report(ev.RunStalled(run.run_id, "idle"))
+
+    def _confirm_idle(self, effect: ef.ConfirmSlotIdle) -> None:
+        key, dice = (effect.pool_id, effect.incarnation), self._world.dice
+        worker = self.workers.get(key)
+        if worker is None:
+            return
+        is_stuck = not worker.is_alive or (worker.lot.is_sticky and dice.random() < 0.5)
+        delay_ms = effect.within_ms if is_stuck else dice.uniform(5, 1_500)
+
+        def happen() -> None:
+            if worker.is_stopping:
+                return
+            if is_stuck or not worker.is_alive:
+                self._report(ev.SlotStuck(*key, effect.run_id))
+            else:
+                self._report(ev.SlotsSeenIdle(*key, (effect.run_id,)))
+
+        self._world.after(delay_ms, happen)
+
+    def _count_tokens(self, effect: ef.CountTokens) -> None:
+        dice = self._world.dice
+        tokens = None if self.is_stormy and dice.random() < 0.1 else max(effect.task.prompt_bytes // 3, 1)
+        self._report(ev.TokensCounted(effect.task.job_id, tokens), dice.uniform(1, 1_000))
+
+    def crash(self) -> None:
+        """The daemon is gone; its orphans are ended before the next one begins."""
+        self.workers.clear()
