@@ -159,7 +159,7 @@ class Daemon:
 
     def _start_tasks(self) -> None:
         where = f"http://{self._order.loaded.config.listen.host}:{self._http.port}"
-        facts = {"listen": where, "socket": str(self._order.places.socket), "simulated": self._order.simulated}
+        facts = {"listen": where, "socket": str(self._order.places.socket)}
         log.info("daemon serves", extra={**facts, "pid": os.getpid(), "version": self._order.version})
         self._notifier.send(systemd.READY, systemd.status(f"serving on {where}"))
         for work in (self._gauges.run(), self._devices.run(), self._keep_logs(), self._keep_status()):

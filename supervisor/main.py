@@ -51,11 +51,12 @@ class Refusal(Exception):  # noqa: N818  (it is an answer, not an error of the p
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon and exit with its code."""
     arguments = _parse(argv)
-    log = JsonLog()
+    simulated = arguments.simulate_gpus
+    log = JsonLog({} if simulated is None else {"simulated": simulated})
     try:
         loaded = _load(arguments.config)
         log.start()
-        exit_code = _run(_serve(loaded, arguments.simulate_gpus))
+        exit_code = _run(_serve(loaded, simulated))
     except Refusal as refusal:
         sys.stderr.write(f"{refusal}\n")
         exit_code = refusal.exit_code

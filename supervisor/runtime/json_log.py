@@ -8,6 +8,7 @@ import logging
 import queue
 import sys
 import time
+from collections.abc import Mapping
 from logging.handlers import QueueHandler, QueueListener
 from typing import TextIO
 
@@ -19,7 +20,11 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """One record as one line."""
+    """One record as one line. `constant` fields stand in every line."""
+
+    def __init__(self, constant: Mapping[str, object]) -> None:
+        super().__init__()
+        self._constant = dict(constant)
 
     def format(self, record: logging.LogRecord) -> str:
         """`time` is UTC, RFC 3339, in milliseconds."""
@@ -28,6 +33,7 @@ class JsonFormatter(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **self._constant,
         }
         line.update({name: value for name, value in record.__dict__.items() if name not in _STANDARD})
         if record.exc_info:
@@ -52,13 +58,13 @@ class _DroppingHandler(QueueHandler):
 
 
 class JsonLog:
-    """The log of one daemon. `stop` writes what is queued."""
+    """The log of one daemon. `constant` fields stand in every line; `stop` writes what is queued."""
 
-    def __init__(self, sink: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+    def __init__(self, constant: Mapping[str, object], *, sink: TextIO = sys.stderr, level: int = logging.INFO) -> None:
         records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_MAX)
         self._handler = _DroppingHandler(records)
         out = logging.StreamHandler(sink)
-        out.setFormatter(JsonFormatter())
+        out.setFormatter(JsonFormatter(constant))
         self._listener = QueueListener(records, out)
         self._level = level
         self._is_started = False

@@ -12,7 +12,7 @@ import pytest
 from tests.daemon.conftest import MakeDaemon
 from tests.support.daemon import ROOT, Daemon
 from tests.support.fake_nvml import FakeGpu, FakeNvml
-from tests.support.pools import a_pool
+from tests.support.pools import a_fake_pool, a_pool
 from tests.support.waiting import wait_until
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
@@ -43,11 +43,12 @@ def test_a_pool_is_ready_after_every_step_and_shows_each(make_daemon: MakeDaemon
     assert daemon.ask("GET", "/readyz").status == 200
 
 
-@pytest.mark.engines
 @pytest.mark.orch("ORCH-3053")
-def test_a_crashed_worker_is_replaced_and_the_stream_has_no_seam(daemon: Daemon) -> None:
-    whole = daemon.read_stream(daemon.accept(prompt="seam", max_tokens=400, seed=3))
-    task_id = daemon.accept(prompt="seam", max_tokens=400, seed=3)
+def test_a_crashed_worker_is_replaced_and_the_stream_has_no_seam(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(a_fake_pool()).start_ready()
+    slow = {"prompt": "seam [[slow_ms@10]]", "max_tokens": 100, "seed": 3}
+    whole = daemon.read_stream(daemon.accept(**slow))
+    task_id = daemon.accept(**slow)
     with daemon.open_stream(task_id) as events:
         seen = [next(events) for _ in range(20)]
         (pid,) = daemon.engine_pids()
@@ -139,6 +140,16 @@ def test_a_worker_sees_its_own_devices_and_nothing_of_the_daemons_secrets(
     assert "HF_TOKEN" not in environ
     assert os.getpgid(pid) == pid
     assert daemon.pool("tiny")["devices"] == [GPU]
+
+
+@pytest.mark.orch("ORCH-1101")
+def test_simulation_stands_in_every_log_line_status_and_response(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon().start()
+    reply = daemon.ask("GET", "/healthz")
+
+    assert reply.headers["X-Orchctl-Simulated"] == "1x8GiB"
+    assert daemon.status()["simulated"] == "1x8GiB"
+    assert {line["simulated"] for line in daemon.log_lines()} == {"1x8GiB"}
 
 
 @pytest.mark.orch("ORCH-1101")

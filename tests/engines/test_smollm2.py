@@ -59,6 +59,22 @@ def test_strict_streams_are_equal_byte_for_byte_over_a_new_worker(smollm2: Daemo
     assert before == [after, after]
 
 
+@pytest.mark.orch("ORCH-3045")
+def test_a_worker_killed_in_mid_stream_leaves_no_seam(smollm2: Daemon) -> None:
+    fields = {"prompt": "Once upon a time", "max_tokens": 300, "seed": 5, "sampler": {"temperature": 0.7}}
+    whole = ask(smollm2, **fields)
+    task_id = smollm2.accept(model_ref="smollm2", ctx=1024, **fields)
+    with smollm2.open_stream(task_id) as events:
+        seen = [next(events) for _ in range(20)]
+        os.kill(smollm2.pool("smollm2")["pid"], signal.SIGKILL)
+        seen += list(events)
+    smollm2.wait_ready()
+
+    assert seen[-1].name == "end"
+    assert "".join(event.data["t"] for event in seen if event.name == "token") == whole
+    assert smollm2.ask("GET", f"/v1/tasks/{task_id}").json["attempt"] == 2
+
+
 def test_the_seed_decides_a_sampled_stream(smollm2: Daemon) -> None:
     def sample(seed: int) -> str:
         return ask(smollm2, prompt="Once upon", max_tokens=24, seed=seed, sampler={"temperature": 1.0})
