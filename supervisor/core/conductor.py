@@ -126,7 +126,7 @@ def _note_slots_idle(state: State, event: ev.SlotsSeenIdle, _: float) -> None:
 
 
 def _note_slot_stuck(state: State, event: ev.SlotStuck, now_ms: float) -> None:
-    """The engine decodes on for nobody: only a new worker gives the slot back (CONTRACT §4)."""
+    """The engine decodes on for nobody: only a new worker gives the slot back."""
     replica = _current(state, event.pool_id, event.incarnation)
     if replica is not None and event.run_id in replica.freeing:
         workers.give(state, replica, Signal.REPLACE, now_ms, "a slot was not freed after a cancel")

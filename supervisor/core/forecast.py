@@ -1,6 +1,6 @@
 """When a newcomer will start: from the observed service time per expected token and the work ahead over the slots.
 
-Says nothing (None) under `SAMPLES_MIN` finished tasks: an honest null beats a guess (CONTRACT §2).
+Says nothing (None) under `SAMPLES_MIN` finished tasks: an honest null beats a guess.
 """
 
 from msgspec import Struct

@@ -27,7 +27,7 @@ from supervisor.wire.codes import Code, FinishReason, FullPolicy, Reason
 
 
 def submit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = None) -> None:
-    """Admit a task, refuse it, or find that it is known already (idempotency, CONTRACT §2)."""
+    """Admit a task, refuse it, or find that it is known already (idempotency)."""
     known = state.find_task(task.tenant, task.task_id)
     if known is not None:
         _answer_known(state, task, known)

@@ -24,7 +24,7 @@ def violations(state: State, now_ms: float) -> list[str]:
 
 
 def _conservation(state: State) -> list[str]:
-    """CONTRACT §8: enqueued = finished + canceled + dropped + waiting + running."""
+    """The law of the counters: enqueued = finished + canceled + dropped + waiting + running."""
     phases = Counter(type(task.phase) for task in state.tasks.values())
     counts, found = state.counts, []
     alive = phases[Waiting] + phases[Running] + phases[Aborting]

@@ -2,7 +2,7 @@
 
 1. It serves: Ready, and the operator wants it to.
 2. It has a free slot, no strict task has it to itself, and it did not just lose a run.
-3. A strict task on an engine that is not batch-invariant takes an empty worker only (CONTRACT §6).
+3. A strict task on an engine that is not batch-invariant takes an empty worker only.
 4. The least loaded of these, by the share of its slots that is taken; then by pool id.
 """
 

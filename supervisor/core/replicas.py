@@ -90,7 +90,7 @@ class Replica(Struct, kw_only=True):
 
     `runs` maps run ids to job ids. `freeing` holds runs that were aborted and whose slot was not yet seen idle; those
     of them that lost their connection are `doubts`: until the worker was seen alive again, it takes no task.
-    `exclusive_run` is a strict task that has a worker with several slots to itself (CONTRACT §6).
+    `exclusive_run` is a strict task that has a worker with several slots to itself.
     """
 
     plan: PoolPlan

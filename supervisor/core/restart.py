@@ -1,4 +1,4 @@
-"""When a worker that failed is started again (CONTRACT §7, ORCH-3053): pure functions over its history.
+"""When a worker that failed is started again (ORCH-3053): pure functions over its history.
 
 Delays are 1, 2, 4 ... 60 s, each spread by +-20 % with a jitter that follows from the pool and the attempt, so that the
 same history always gives the same answer. More than `STARTS_MAX` starts in `STARTS_WINDOW_MS` open the breaker.

@@ -14,7 +14,7 @@ from supervisor.wire.codes import Engine
 
 
 class Counts(Struct):
-    """Every accepted task is in exactly one of these or is alive: the law of CONTRACT §8."""
+    """Every accepted task is in exactly one of these or is alive: they conserve."""
 
     enqueued: int = 0
     finished: int = 0

@@ -75,7 +75,7 @@ class Task(Struct, kw_only=True, gc=False):
     """A task and what decisions about it need. `body` is the accepted request, opaque to the core.
 
     `size_bytes` counts against the queue's bound in bytes. `admitted_ms` and `deadline_at_ms` are monotonic.
-    `prompt_bytes` bounds the number of prompt tokens (CONTRACT: at most bytes + 8).
+    `prompt_bytes` bounds the number of prompt tokens (at most bytes + 8).
     """
 
     job_id: str

@@ -48,7 +48,7 @@ def leave(state: State, task: Task) -> None:
 
 
 def expire(state: State, task: Task) -> None:
-    """A waiting task's deadline has come: it ends now, not when a slot frees (CONTRACT §2)."""
+    """A waiting task's deadline has come: it ends now, not when a slot frees."""
     state.set_of(task).waiting.remove(task)
     state.dirty.add(task.set_id)
     message = "The deadline was reached before the task was dispatched."

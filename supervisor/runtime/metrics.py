@@ -1,4 +1,4 @@
-"""The Prometheus page (ORCH-3028, CONTRACT §8): counted from the core's effects, scraped from its state.
+"""The Prometheus page (ORCH-3028): counted from the core's effects, scraped from its state.
 
 Every series carries `engine` and `engine_version` ("none" before an engine is known). Label values come from the
 configuration and from enums only: no id of a task, session, key or correlation is ever one.

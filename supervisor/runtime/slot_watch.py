@@ -1,4 +1,4 @@
-"""Sees aborted runs leave their worker: polls its slots until no more are busy than tasks run (CONTRACT §4)."""
+"""Sees aborted runs leave their worker: polls its slots until no more are busy than tasks run."""
 
 import asyncio
 from collections.abc import Callable

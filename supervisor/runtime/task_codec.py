@@ -104,7 +104,7 @@ def _task(
 
 
 def _run_part(wire: SubmitTask) -> RunPart:
-    """Strict and reuse of the KV cache conflict: strict runs cold (CONTRACT §6)."""
+    """Strict and reuse of the KV cache conflict: strict runs cold."""
     return RunPart(
         session=uuid.UUID(wire.session_id).bytes,
         prompt=wire.prompt or "",

@@ -53,7 +53,7 @@ class Stream:
         return self.events[-1]
 
     def check(self, *, after: int = 0) -> "Stream":
-        """What CONTRACT §3 promises: numbered without a gap, tokens from 0 without a gap, one terminal event, last."""
+        """What the API promises of a stream: numbers and tokens without a gap, one terminal event, last."""
         lasting = [event for event in self.events if event.name != "metrics"]
         assert [event.seq for event in lasting] == list(range(after + 1, after + 1 + len(lasting)))
         tokens = [event.data["i"] for event in lasting if event.name == "token"]
