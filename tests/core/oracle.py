@@ -24,6 +24,7 @@ class _Life:
     is_on_disk: bool = False
     is_restored: bool = False
     was_over: bool = False
+    is_cancelled: bool = False
     run: int | None = None
     starts: int = 0
     emitted: int = 0
@@ -51,8 +52,9 @@ class Oracle:
         match event:
             case ev.TaskSubmitted(task=task):
                 self._open_tickets.add(task.job_id)
-            case ev.CancelRequested(ticket=ticket):
+            case ev.CancelRequested(ticket=ticket, job_id=job_id):
                 self._open_tickets.add(ticket)
+                self._lives[job_id].is_cancelled = True
             case ev.AcceptsCommitted() | ev.AcceptsFailed():
                 self._note_disk(event)
             case ev.TasksRestored(unfinished=unfinished, finished=finished):
@@ -147,6 +149,8 @@ class Oracle:
         demand(that=not self._is_halting, sentence=f"{name}: the daemon stops")
         is_waiting = life.is_on_disk and life.run is None and life.outcome is None and not life.was_over
         demand(that=is_waiting, sentence=f"{name}: it does not wait")
+        demand(that=not life.is_cancelled, sentence=f"{name}: it was cancelled")
+        demand(that=task.is_strict or not life.emitted, sentence=f"{name}: no re-run can repeat what it delivered")
         demand(that=task.deadline_at_ms > self._now, sentence=f"{name}: past its deadline")
         demand(that=effect.run_id not in self._runs, sentence=f"{name}: the id is taken")
         self._watch.take_slot(effect)

@@ -46,6 +46,11 @@ def finished(run_id: int) -> ev.RunFinished:
     return ev.RunFinished(run_id, FinishReason.STOP, 1, 3, 3, 1.0)
 
 
+def lost(run_id: int) -> ev.RunFailed:
+    return ev.RunFailed(run_id, "engine", "cut", 0, is_worker_lost=True)
+
+
+IDLE = ev.SlotsSeenIdle("p0", 1, (1, 2))
 RUNNING = [*READY, *accepted("t"), start(1)]
 Story = list[ev.Event | ef.Effect]
 BROKEN: dict[str, Story] = {
@@ -62,7 +67,14 @@ BROKEN: dict[str, Story] = {
     ],
     "a dispatch while the daemon stops": [*READY, *accepted("t"), ev.HaltRequested(1), start(1)],
     "one task on two slots": [*RUNNING, start(2)],
-    "a third attempt": [*RUNNING, finished(1), start(2), finished(2), start(3)],
+    "a third attempt": [*RUNNING, lost(1), IDLE, start(2), lost(2), IDLE, start(3)],
+    "a dispatch of a cancelled task": [*READY, *accepted("t"), ev.CancelRequested("c", "t"), start(1)],
+    "a re-run after tokens were delivered": [
+        *RUNNING,
+        ev.RunFailed(1, "engine", "cut", 2, is_worker_lost=True),
+        ev.SlotsSeenIdle("p0", 1, (1,)),
+        start(2),
+    ],
     "an ack before the disk has it": [*READY, *accepted("t")[:2], accepted("t")[3]],
     "an answer twice": [*READY, *accepted("t"), ef.AnswerAccepted("t", "t", "t", 0, None)],
     "an end twice": [*RUNNING, finished(1), END, END],

@@ -17,7 +17,7 @@ INVENTORIES: tuple[ev.Event, ...] = (BOTH, BOTH, NONE, ev.DevicesSeen((GPU1,)), 
 HOST = HostPlan(finished_retention_ms=5_000, finished_bytes_max=300, finished_ids_min=5)
 ROUNDS_MAX = 3_000
 ENDS = ("end", "end", "none", "lost", "stall", "error", "refused")
-TROUBLES = ("crash", "crash", "failed step", "full disk", "devices", "drain", "halt")
+TROUBLES = ("crash", "crash", "failed step", "full disk", "devices", "drain", "drain", "halt")
 
 
 def live(machine: "ConductorMachine") -> bool:
@@ -235,4 +235,4 @@ class ConductorMachine(RuleBasedStateMachine):
 
 
 TestConductor = ConductorMachine.TestCase
-TestConductor.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+TestConductor.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
