@@ -71,7 +71,10 @@ class CountTokens(Struct, frozen=True):
 
 
 class StartRun(Struct, frozen=True):
-    """Publish `started` and send the task to the engine. Ends in RunFinished, RunFailed, RunStalled or RunAborted."""
+    """Publish `started` and send the task to the engine. Ends in RunFinished, RunFailed, RunStalled or RunAborted.
+
+    `slot` is the engine's slot that the run must take, None for any. `kv_warmth`: the session's KV is in that slot.
+    """
 
     task: Task
     run_id: int
@@ -82,6 +85,8 @@ class StartRun(Struct, frozen=True):
     model_digest: str
     idle_ms: int
     first_token_ms: int | None
+    slot: int | None = None
+    kv_warmth: bool = False
 
 
 class AbortRun(Struct, frozen=True):

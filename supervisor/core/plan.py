@@ -2,13 +2,15 @@
 
 from msgspec import Struct
 
-from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, Workload
+from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, QueueOrder, Workload
 
 
 class ClassBounds(Struct, frozen=True):
-    """Bounds of one priority class in one pool: waiting tasks."""
+    """Bounds of one priority class in one pool: waiting tasks, and submits of one key (per second, and at once)."""
 
     capacity: int
+    rate_limit_rps: float | None = None
+    burst: float = 1.0
 
 
 class PoolPlan(Struct, frozen=True, kw_only=True):
@@ -42,6 +44,9 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     first_token_ms: int | None
     disconnect_grace_ms: int
     load_timeout_ms: int
+    kv_bytes_per_token: int = 0
+    """Bytes of KV cache that one token of context takes, over all devices; 0 where nobody knows."""
+    queue_order: QueueOrder = QueueOrder.FIFO
     unplannable: str | None = None
     """One sentence where the pool can never start as configured: no adapter, no model file, a refused flag."""
 

@@ -24,6 +24,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     decode_ms: float = 0.0
     is_dropped: bool = False
     """A victim of the full-queue policy."""
+    kv_warmth: bool = False
+    """Whether the run found the KV of an earlier turn of its session in its slot (ORCH-3009)."""
 
 
 class Accepting(Struct, gc=False):
@@ -75,7 +77,9 @@ class Task(Struct, kw_only=True, gc=False):
     """A task and what decisions about it need. `body` is the accepted request, opaque to the core.
 
     `size_bytes` counts against the queue's bound in bytes. `admitted_ms` and `deadline_at_ms` are monotonic.
-    `prompt_bytes` bounds the number of prompt tokens (at most bytes + 8).
+    `prompt_bytes` bounds the number of prompt tokens (at most bytes + 8). `client_id` names the key that submitted it,
+    `session` is the caller's session where its KV is to be reused, else None. `memory_bytes` is what the task holds of
+    its tenant's quota (KV and scratch).
     """
 
     job_id: str
@@ -105,6 +109,9 @@ class Task(Struct, kw_only=True, gc=False):
     predicted_start_ms: int | None = None
     queue_time_ms: float = 0.0
     last_run: Running | None = None
+    client_id: str = ""
+    session: bytes | None = None
+    memory_bytes: int = 0
 
     @property
     def is_strict(self) -> bool:

@@ -47,7 +47,7 @@ class Chronicle:
             "job_id": task.job_id,
             "task_id": task.task_id,
             "session_id": read_body(task).session_id,
-            "client_id": task.tenant,
+            "client_id": task.client_id or None,
             "engine": task.engine,
             "pool_id": replica.pool_id if replica else None,
             "replica_id": f"{task.last_run.pool_id}/{task.last_run.incarnation}" if task.last_run else None,

@@ -150,6 +150,7 @@ def terminal_frame(task: Task, outcome: Outcome, seq: int) -> bytes:
         decode_ms=round(outcome.decode_ms),
         finish_reason=outcome.finish_reason,
         tokens_in=outcome.tokens_in,
-        kv_warmth=False,
+        kv_warmth=outcome.kv_warmth,
+        kv_migrated=False,
     )
     return end_frame(end, seq)

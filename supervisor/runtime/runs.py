@@ -126,6 +126,6 @@ def _started(effect: StartRun) -> bytes:
             replica_id=effect.replica_id,
             engine_version=effect.engine_version,
             model_digest=effect.model_digest,
-            kv_warmth=False,
+            kv_warmth=effect.kv_warmth,
         )
     )

@@ -48,7 +48,7 @@ class DaemonService:
         """Admit a task and wait until it is on disk."""
         job_id = str(uuid.uuid4())
         now_ms = self.core.now_ms()
-        record, request = new_task(caller.tenant, job_id, task, self._default_determinism(task), now_ms)
+        record, request = new_task(caller, job_id, task, self._default_determinism(task), now_ms)
         future = self.answers.expect(job_id)
         with self.journaling.holding(job_id, request):
             self.core.post(ev.TaskSubmitted(record))

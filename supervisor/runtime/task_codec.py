@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from supervisor.core.tasks import WAITING, Accepting, Ended, Outcome, Task
+from supervisor.runtime.caller import Caller
 from supervisor.runtime.journal.records import AcceptRecord, FinishedTask, FinishRecord, FinishState, RestoredTask
 from supervisor.wire.codes import Determinism, Engine, KvHint, Priority, Workload
 from supervisor.wire.tasks import SubmitTask
@@ -59,7 +60,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(RunPart).decode
 
 
-def new_task(tenant: str, job_id: str, wire: SubmitTask, default: Determinism, now_ms: float) -> tuple[Task, bytes]:
+def new_task(caller: Caller, job_id: str, wire: SubmitTask, default: Determinism, now_ms: float) -> tuple[Task, bytes]:
     """The core's record of a submitted task, and its canonical request for the journal.
 
     Canonical, so that a repeat gives the same digest. `default` is the determinism of the task's pool, for a task that
@@ -68,7 +69,9 @@ def new_task(tenant: str, job_id: str, wire: SubmitTask, default: Determinism, n
     if not wire.determinism:
         wire = structs.replace(wire, determinism=default)
     request = _encode(wire)
-    return _task(tenant, job_id, wire, request, now_ms, now_ms + wire.deadline_ms), request
+    task = _task(caller.tenant, job_id, wire, request, now_ms, now_ms + wire.deadline_ms)
+    task.client_id = caller.client_id
+    return task, request
 
 
 def _task(
@@ -138,6 +141,7 @@ def accept_record(task: Task, request: bytes, now_ms: float) -> AcceptRecord:
         priority=task.priority,
         body=request,
         body_digest=task.digest,
+        client_id=task.client_id,
         accepted_wall_ms=wall,
         deadline_wall_ms=wall + round(task.deadline_at_ms - now_ms),
         queue_position=task.queue_position,
@@ -173,6 +177,7 @@ def restore_unfinished(found: RestoredTask, now_ms: float) -> Task:
     task.queue_position = accept.queue_position
     task.predicted_start_ms = accept.predicted_start_ms
     task.attempt = len(found.attempts)
+    task.client_id = sys.intern(accept.client_id)
     return task
 
 
@@ -204,4 +209,5 @@ def restore_finished(found: FinishedTask, now_ms: float) -> Task:
         attempt=found.attempts,
         queue_position=accept.queue_position,
         predicted_start_ms=accept.predicted_start_ms,
+        client_id=sys.intern(accept.client_id),
     )

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     DEVICE = "device"
     DISK = "disk"
     DRAINING = "draining"
+    EJECTED = "ejected"
     ENGINE = "engine"
     EXPIRED = "expired"
     FIELD = "field"
@@ -66,6 +67,21 @@ class Priority(StrEnum):
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
+
+
+class Scope(StrEnum):
+    """What a key may do: use the data plane, change pools, read metrics."""
+
+    DATA = "data"
+    CONTROL = "control"
+    METRICS = "metrics"
+
+
+class QueueOrder(StrEnum):
+    """Who goes first inside a priority class: the oldest task, or each tenant in turn (deficit round robin)."""
+
+    FIFO = "fifo"
+    FAIR = "fair"
 
 
 class Determinism(StrEnum):

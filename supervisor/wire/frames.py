@@ -7,7 +7,7 @@ the frame before them: they are dropped first under pressure, and a reader that 
 """
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from supervisor.wire.codes import FinishReason
 from supervisor.wire.errors import ErrorEnvelope
@@ -41,14 +41,15 @@ class StreamMetrics(Struct, kw_only=True):
 
 
 class End(Struct, kw_only=True):
-    """The `end` event."""
+    """The `end` event. `outputs` is there for embedding and rerank tasks alone, and is all that they deliver."""
 
     tokens_out: int
     decode_ms: int
     finish_reason: FinishReason
     tokens_in: int | None
     kv_warmth: bool
-    kv_migrated: bool = False
+    kv_migrated: bool
+    outputs: msgspec.Raw | UnsetType = UNSET
 
 
 def token_frame(text: str, index: int) -> bytes:

@@ -30,6 +30,7 @@ class AcceptRecord(Struct, frozen=True, kw_only=True, gc=False):
     deadline_wall_ms: int
     queue_position: int
     predicted_start_ms: int | None
+    client_id: str = ""
 
 
 class AttemptRecord(Struct, frozen=True, kw_only=True, gc=False):

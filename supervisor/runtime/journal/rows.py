@@ -36,6 +36,7 @@ class _Meta(Struct, frozen=True, array_like=True, gc=False):
     queue_position: int
     predicted_start_ms: int | None
     body_crc: int
+    client_id: str = ""
 
 
 class _Outcome(Struct, frozen=True, array_like=True, gc=False):
@@ -64,6 +65,7 @@ def pack_accept(accept: AcceptRecord) -> tuple[bytes, bytes]:
         accept.queue_position,
         accept.predicted_start_ms,
         crc32(accept.body),
+        accept.client_id,
     )
     return _seal(_pack(meta)), accept.body
 
@@ -128,6 +130,7 @@ def _accept(meta: _Meta, body: bytes) -> AcceptRecord:
         deadline_wall_ms=meta.deadline_wall_ms,
         queue_position=meta.queue_position,
         predicted_start_ms=meta.predicted_start_ms,
+        client_id=meta.client_id,
     )
 
 
