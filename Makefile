@@ -6,7 +6,7 @@ N ?= 200
 KEEP ?=
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 
-.PHONY: demo test check format sim accept bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
+.PHONY: demo policy test check format sim accept bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "orchctl needs Python 3.11 or newer; say make PYTHON=python3.12")'
@@ -74,6 +74,12 @@ gpu-check: $(VENV)/.demo
 # Maps every ORCH id of the spec to its tests and writes docs/conformance.md.
 conformance: $(VENV)/.dev model
 	$(BIN)/pytest -q -n 2 --dist worksteal -p tests.support.conformance --conformance docs/conformance.md
+
+# The sample policy, out of its source. The compiler is large and needed here alone, so it is no dependency.
+policy: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check 'ziglang==0.17.0'
+	$(BIN)/python -m ziglang build-exe examples/policy/pack.zig -target wasm32-freestanding -O ReleaseSmall -fno-entry -rdynamic -fstrip -femit-bin=examples/policy/pack.wasm
+	rm -f examples/policy/pack.wasm.o
 
 lock: $(VENV)/.dev
 	$(BIN)/pip install --quiet 'uv>=0.9,<1'

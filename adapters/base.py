@@ -1,7 +1,7 @@
 """What an engine adapter is: a pure description of one engine, and sans-I/O decoders of its answers.
 
 An adapter opens no socket, reads no clock, starts no process and reads no file. It turns a `LaunchSpec` into a
-`LaunchPlan`, a `CompletionCall` into an `EngineRequest`, and the bytes of an answer into tokens. The runtime does the
+`LaunchPlan`, a call into an `EngineRequest`, and the bytes of an answer into tokens or outputs. The runtime does the
 rest, in the same way for every engine.
 """
 
@@ -11,6 +11,16 @@ from enum import StrEnum
 from typing import Protocol
 
 import msgspec
+
+from adapters.oneshot import OneShotCall, Outputs
+
+
+class Workload(StrEnum):
+    """What an engine process is started to do; the last two are one-shot: their answer comes whole."""
+
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    RERANK = "rerank"
 
 
 class PlanError(Exception):
@@ -24,6 +34,7 @@ class LaunchSpec:
     `devices` are GPU UUIDs in mask order; `api_key` is the random key of this one worker; `ctx` is the context of each
     slot in tokens. `command` replaces the adapter's own command line; its placeholders are `{port} {model_path}
     {model_name} {ctx} {ctx_total} {slots} {api_key} {config_dir} {python} {pool_id}`, where ctx_total is ctx * slots.
+    `workloads` is what the process will be asked to do.
     `simulated` says that the devices are not real, so that nothing may be refused for spilling to a CPU that is all
     there is.
     """
@@ -45,6 +56,7 @@ class LaunchSpec:
     config_dir: str = "."
     python: str = "python3"
     simulated: bool = False
+    workloads: frozenset[Workload] = frozenset({Workload.COMPLETION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,10 @@ class Token(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The engine said that the answer is complete. `reason` is stop or length; times are milliseconds."""
+    """The engine said that the answer is complete. `reason` is stop or length; times are milliseconds.
+
+    `outputs` is the result of a one-shot call; empty for a completion, whose result are its tokens.
+    """
 
     reason: str
     tokens_in: int | None
@@ -102,6 +117,7 @@ class Finished:
     tokens_cached: int = 0
     prompt_ms: float | None = None
     decode_ms: float | None = None
+    outputs: Outputs = ()
 
 
 class Fault(StrEnum):
@@ -206,6 +222,8 @@ class Adapter(Protocol):
 
     name: str
     is_batch_invariant: bool
+    can_pin_slots: bool
+    workloads: frozenset[Workload]
     sse_headers: tuple[tuple[str, str], ...]
 
     def plan_launch(self, spec: LaunchSpec) -> LaunchPlan:
@@ -219,6 +237,12 @@ class Adapter(Protocol):
 
     def decoder(self, status: int) -> StreamDecoder:
         """The decoder of the answer to `request_completion`, for this HTTP status."""
+
+    def request_outputs(self, call: OneShotCall) -> EngineRequest:
+        """An embedding or a rerank, with every parameter stated."""
+
+    def outputs_decoder(self, call: OneShotCall, status: int) -> StreamDecoder:
+        """The decoder of the answer to `request_outputs`: at its end one Finished with all outputs, or an error."""
 
     def request_health(self) -> EngineRequest:
         """A cheap question whether the engine is up."""

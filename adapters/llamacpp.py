@@ -22,9 +22,12 @@ from adapters.base import (
     SlotState,
     StopPlan,
     StreamDecoder,
+    Workload,
 )
 from adapters.llamacpp_launch import plan_launch
+from adapters.llamacpp_outputs import OutputsDecoder
 from adapters.llamacpp_stream import CompletionDecoder, ErrorDecoder
+from adapters.oneshot import EmbeddingCall, OneShotCall
 
 STOP_PLAN = StopPlan(steps=((15, 3.0), (15, 1.0), (9, 5.0)))
 """SIGTERM ends an idle server in 0.1 s, one with a reader within 2.7 s; the second ends it at once, with status 1."""
@@ -35,6 +38,8 @@ _DRY_BREAKERS = ("\n", ":", '"', "*")
 _SEED_BITS = 32
 _SEED_RANDOM = 0xFFFF_FFFF
 """llama.cpp takes this seed for "choose one yourself"."""
+_NORM_EUCLIDEAN = 2
+"""llama.cpp's number for vectors of length 1; others are the largest absolute value, or a p-norm."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,6 +49,8 @@ class LlamaCpp:
 
     name = "llamacpp"
     is_batch_invariant = False
+    can_pin_slots = True
+    workloads = frozenset(Workload)
     sse_headers: tuple[tuple[str, str], ...] = ()
 
     def plan_launch(self, spec: LaunchSpec) -> LaunchPlan:
@@ -83,6 +90,18 @@ class LlamaCpp:
     def decoder(self, status: int) -> StreamDecoder:
         """Events for a 200, one JSON error for anything else."""
         return CompletionDecoder() if status == 200 else ErrorDecoder(status)
+
+    def request_outputs(self, call: OneShotCall) -> EngineRequest:
+        """All vectors or all scores in one answer; a score's place in it is of no meaning."""
+        if isinstance(call, EmbeddingCall):
+            body = {"input": call.inputs, "encoding_format": "float", "embd_normalize": _NORM_EUCLIDEAN}
+            return EngineRequest("POST", "/v1/embeddings", _JSON, _encode(body))
+        ranking = {"query": call.query, "documents": call.documents, "top_n": len(call.documents)}
+        return EngineRequest("POST", "/v1/rerank", _JSON, _encode(ranking))
+
+    def outputs_decoder(self, call: OneShotCall, status: int) -> StreamDecoder:
+        """One JSON document for a 200, one JSON error for anything else."""
+        return OutputsDecoder(call) if status == 200 else ErrorDecoder(status)
 
     def request_health(self) -> EngineRequest:
         """Public even where a key is set; it proves that the process answers, not that it decodes."""

@@ -88,7 +88,7 @@ _OURS = _names(
     "-m --model -a --alias --host --port --reuse-port -c --ctx-size -np --parallel -kvu --kv-unified -no-kvu "
     "--no-kv-unified --kv-unified-per-slot -ts --tensor-split -mg --main-gpu --api-key --api-key-file "
     "--api-prefix --ssl-key-file --ssl-cert-file --metrics --slots --no-slots --sse-ping-interval --no-ui --ui "
-    "--webui --no-webui --offline "
+    "--webui --no-webui --offline --embedding --embeddings --rerank --reranking "
     # Another model, or many of them.
     "-mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file -hft --hf-token --models-dir "
     "--models-preset --models-max --models-autoload --no-models-autoload --tags "
@@ -108,6 +108,7 @@ _OUR_VARIABLES = _names(
     "LLAMA_ARG_HF_FILE LLAMA_ARG_MODELS_DIR LLAMA_ARG_MODELS_PRESET LLAMA_ARG_ENDPOINT_SLOTS "
     "LLAMA_ARG_NO_ENDPOINT_SLOTS LLAMA_ARG_ENDPOINT_PROPS LLAMA_ARG_TOOLS LLAMA_ARG_TOOLS_RUNTIME "
     "LLAMA_ARG_MCP_SERVERS_CONFIG LLAMA_ARG_MCP_SERVERS_JSON LLAMA_ARG_AGENT LLAMA_ARG_UI_MCP_PROXY "
+    "LLAMA_ARG_EMBEDDINGS LLAMA_ARG_RERANKING "
     "LLAMA_ARG_SSE_PING_INTERVAL LLAMA_ARG_LOG_FILE LLAMA_ARG_STATIC_PATH CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER "
 )
 

@@ -8,7 +8,7 @@ is the runtime's.
 import re
 from collections.abc import Mapping, Sequence
 
-from adapters.base import LaunchPlan, LaunchSpec, PlanError
+from adapters.base import LaunchPlan, LaunchSpec, PlanError, Workload
 from adapters.llamacpp_flags import ALL_LAYERS, check_command, check_env, check_extra_args, spelled
 
 BATCH_TOKENS_GPU = 512
@@ -17,6 +17,13 @@ BATCH_TOKENS_CPU = 64
 PROMPT_CACHE_MIB = 256
 PING_INTERVAL_S = 1
 """llama.cpp notices a reader that left, and a SIGTERM while one is connected, at its next ping."""
+
+_WORKLOAD_FLAGS: Mapping[Workload, tuple[str, ...]] = {
+    Workload.COMPLETION: (),
+    Workload.EMBEDDING: ("--embeddings",),
+    Workload.RERANK: ("--rerank",),
+}
+_BATCH_FLAGS = frozenset({"-b", "--batch-size", "-ub", "--ubatch-size"})
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
@@ -42,19 +49,33 @@ def plan_launch(spec: LaunchSpec) -> LaunchPlan:
         msg = "a llama.cpp pool needs at least one GPU: CPU inference is not supported"
         raise PlanError(msg)
     check_env(spec.env, simulated=spec.simulated)
-    argv = _own_command(spec) if spec.command is None else _command(spec, spec.command)
+    workload = _only_workload(spec)
+    argv = _own_command(spec, workload) if spec.command is None else _command(spec, spec.command)
     fixed = {**_FIXED_ENV, **(_COMMAND_ENV if spec.command is not None else {})}
     return LaunchPlan(argv=argv, env={**fixed, **spec.env, "LLAMA_API_KEY": spec.api_key})
 
 
-def _own_command(spec: LaunchSpec) -> tuple[str, ...]:
+def _only_workload(spec: LaunchSpec) -> Workload:
+    """llama.cpp pools and classifies for the whole process, and such a process does not complete."""
+    if len(spec.workloads) != 1:
+        msg = "llama.cpp does one workload per process: give each its own pool"
+        raise PlanError(msg)
+    (workload,) = spec.workloads
+    if workload is not Workload.COMPLETION and spec.slots != 1:
+        msg = f"llama.cpp spreads the inputs of one {workload} over all its slots: such a pool takes one slot"
+        raise PlanError(msg)
+    return workload
+
+
+def _own_command(spec: LaunchSpec, workload: Workload) -> tuple[str, ...]:
     check_extra_args(spec.extra_args, simulated=spec.simulated)
     stated = spelled(spec.extra_args)
-    batch = str(BATCH_TOKENS_CPU if spec.simulated else BATCH_TOKENS_GPU)
+    batch = _batch(spec, workload, stated)
     argv = [spec.binary or "llama-server", "-m", spec.model_path, "-a", spec.model_name]
     argv += ["--host", "127.0.0.1", "--port", str(spec.port), "-c", str(spec.ctx * spec.slots), "-np", str(spec.slots)]
     argv += ["-no-kvu", "--metrics", "--slots", "--no-ui", "--offline", "--sse-ping-interval", str(PING_INTERVAL_S)]
     argv += ["-ngl", str(ALL_LAYERS), "-fit", "off", "-kvo", *_split(spec, stated)]
+    argv += _WORKLOAD_FLAGS[workload]
     # Defaults that an operator may state otherwise: llama.cpp warns about a flag that comes twice.
     for spellings, arguments in (
         (("-b", "--batch-size"), ("-b", batch)),
@@ -66,6 +87,16 @@ def _own_command(spec: LaunchSpec) -> tuple[str, ...]:
         if stated.isdisjoint(spellings):
             argv += arguments
     return (*argv, *spec.extra_args)
+
+
+def _batch(spec: LaunchSpec, workload: Workload, stated: frozenset[str]) -> str:
+    """Tokens of one batch. An input that is embedded or ranked goes through the model whole, in one of them."""
+    if workload is Workload.COMPLETION:
+        return str(BATCH_TOKENS_CPU if spec.simulated else BATCH_TOKENS_GPU)
+    if stated & _BATCH_FLAGS:
+        msg = f"extra_args may not hold {min(stated & _BATCH_FLAGS)}: the batch of this pool is its ctx"
+        raise PlanError(msg)
+    return str(spec.ctx)
 
 
 def _split(spec: LaunchSpec, stated: frozenset[str]) -> list[str]:

@@ -14,7 +14,7 @@ from adapters.sse import EVENT_BYTES_MAX, SseSplitter
 ERROR_BODY_BYTES_MAX = 64 * 1024
 MESSAGE_CHARS_MAX = 300
 
-_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for bytes that are not what it expects; the last one for brackets nested without end."""
 _FINISH_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
 _TYPE_FAULTS: Mapping[str, tuple[Fault, str]] = {
@@ -27,6 +27,8 @@ _TYPE_FAULTS: Mapping[str, tuple[Fault, str]] = {
     "not_supported_error": (Fault.ENGINE, "unsupported"),
     "server_error": (Fault.ENGINE, "server"),
 }
+_TOO_LARGE = "is too large to process"
+"""llama.cpp calls an input that is longer than a slot's context an error of its own where it gives no tokens."""
 
 
 class _Timings(msgspec.Struct, gc=False):
@@ -84,7 +86,7 @@ class CompletionDecoder:
                     return decoded + _last(event)
                 if text:
                     decoded.append(Token(text, event.tokens_predicted))
-        except _NOT_JSON:
+        except NOT_JSON:
             return decoded + self._fail("protocol", "the engine sent an event that is not its protocol")
         if self._splitter.is_overflown:
             return decoded + self._fail("overflow", "the engine sent an event longer than the bound")
@@ -124,7 +126,7 @@ class ErrorDecoder:
         self._is_over = True
         try:
             body = _decode_error(self._body).error
-        except _NOT_JSON:
+        except NOT_JSON:
             body = ""
         return [error_of(body, self._status)]
 
@@ -133,6 +135,8 @@ def error_of(body: _ErrorBody | str, status: int) -> EngineError:
     """Whose fault an error is: by its type where llama.cpp names one, by its HTTP status where not."""
     if isinstance(body, str):
         body = _ErrorBody(message=body)
+    if _TOO_LARGE in body.message:
+        return EngineError(Fault.CLIENT, "ctx", body.message[:MESSAGE_CHARS_MAX])
     fault, kind = _TYPE_FAULTS.get(body.type) or _fault_of_status(status)
     message = body.message[:MESSAGE_CHARS_MAX] or f"the engine answered {status}"
     return EngineError(fault, kind, message)

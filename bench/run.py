@@ -23,6 +23,7 @@ from bench.load import InvalidRunError
 from bench.machine import machine_facts
 from bench.middles import Place, find_nginx
 from bench.native import BENCH_DIR, BUILD_DIR, build_tools
+from bench.overload import measure_overload
 from bench.plots import COST, LATENCY, has_plots, plot_streams
 from bench.processes import plan_cpus
 from bench.rounds import Series
@@ -32,8 +33,8 @@ from bench.streaming import Streaming, measure_streaming, streaming_rows
 RESULTS_DIR = BENCH_DIR / "results"
 STREAMING = frozenset(range(1, 6))
 ACCEPTING = frozenset({6, 8})
-ALL = STREAMING | ACCEPTING | {9, 10, 11}
-LEFT_OUT = "rows 7, 12, 13 and 14 are not measured here; sglang-router, vllm-router and haproxy are not compared"
+ALL = STREAMING | ACCEPTING | {7, 9, 10, 11}
+LEFT_OUT = "rows 12, 13 and 14 are not measured here; sglang-router, vllm-router and haproxy are not compared"
 
 
 class Report:
@@ -99,6 +100,7 @@ def measure(report: Report, rows: frozenset[int], effort: Effort, seed: int, say
             (frozenset({9}), lambda: [measure_core(effort, say)]),
             (STREAMING, lambda: report.stream(measure_streaming(place, effort, seed, say))),
             (ACCEPTING, lambda: measure_accepts(place, effort, seed, say)),
+            (frozenset({7}), lambda: [measure_overload(place, effort, seed, say)]),
             (frozenset({10}), lambda: [measure_idle(place, effort, say)]),
             (frozenset({11}), lambda: [measure_starts(place, effort, seed, say)]),
         ]

@@ -1,28 +1,24 @@
-"""Takes a task's events and makes an answer of them. Decides whether the stream is whole; who listens, shows it."""
+"""Takes a task's events and makes an answer of them. Decides what the figures are; who listens, shows them."""
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, field
 
-from orchctl.exits import ExitCode, VerbError
-from orchctl.sse import Event
 from supervisor.wire.codes import FinishReason
 from supervisor.wire.errors import ErrorEnvelope
-from supervisor.wire.frames import End, Started
+from supervisor.wire.frames import End, Started, StreamMetrics
 
-
-class TokenData(Struct, kw_only=True):
-    """The data of a `token` event."""
-
-    t: str
-    i: int
+if TYPE_CHECKING:
+    from supervisor.client.frames import Frame
 
 
 class Answer(Struct, kw_only=True):
     """Everything about one finished task, as `-o json` prints it. Times are milliseconds; null where unknown.
+
+    `outputs` is what an embedding or rerank delivers in place of text.
 
     `first_token_ms` is measured here, from handing in to the first token. `state` is ended, canceled or failed.
     """
@@ -42,14 +38,15 @@ class Answer(Struct, kw_only=True):
     engine_version: str | None = None
     model_digest: str | None = None
     kv_warmth: bool | None = None
+    outputs: list[dict[str, Any]] | None = None
     error: ErrorEnvelope | None = None
 
 
 class Listener(Protocol):
     """Who wants to see the answer while it grows."""
 
-    def on_event(self, event: Event) -> None:
-        """Any event, before it is understood."""
+    def on_frame(self, frame: "Frame") -> None:
+        """Any event."""
 
     def on_started(self, started: Started) -> None:
         """The task has a slot."""
@@ -67,43 +64,33 @@ class Collector(Struct):
     now_s: Callable[[], float] = time.monotonic
     pieces: list[str] = field(default_factory=list)
 
-    def take(self, events: Iterable[Event]) -> Answer:
-        """Read to the terminal event. Raises VerbError where the stream has a gap or cannot be read."""
-        for event in events:
-            self.listener.on_event(event)
-            try:
-                self._take_one(event)
-            except msgspec.DecodeError:
-                raise VerbError(
-                    ExitCode.FAILED,
-                    f"the stream of the task has a {event.name} event that this orchctl cannot read",
-                    "compare `orchctl --version` with the daemon's",
-                ) from None
+    def take(self, frames: Iterable["Frame"]) -> Answer:
+        """Read to the terminal event."""
+        for frame in frames:
+            self.listener.on_frame(frame)
+            self._take_one(frame)
         self.answer.text = "".join(self.pieces)
         return self.answer
 
-    def _take_one(self, event: Event) -> None:
-        if event.name == "token":
-            self._take_token(msgspec.json.decode(event.data, type=TokenData))
-        elif event.name == "started":
-            self._take_started(msgspec.json.decode(event.data, type=Started))
-        elif event.name == "end":
-            self._take_end(msgspec.json.decode(event.data, type=End))
-        elif event.name == "error":
-            self.answer.error = msgspec.json.decode(event.data, type=ErrorEnvelope)
-            self.answer.state = "failed"
+    def _take_one(self, frame: "Frame") -> None:
+        match frame.event:
+            case Started() as started:
+                self._take_started(started)
+            case End() as end:
+                self._take_end(end)
+            case ErrorEnvelope() as error:
+                self.answer.error = error
+                self.answer.state = "failed"
+            case StreamMetrics():
+                pass
+            case token:
+                self._take_token(token.t)
 
-    def _take_token(self, token: TokenData) -> None:
-        if token.i != len(self.pieces):
-            raise VerbError(
-                ExitCode.FAILED,
-                f"the stream of the task has a gap: token {token.i} came where {len(self.pieces)} was due",
-                f"read the whole answer with `GET /v1/tasks/{self.answer.task_id}`",
-            )
+    def _take_token(self, text: str) -> None:
         if not self.pieces:
             self.answer.first_token_ms = round((self.now_s() - self.asked_at_s) * 1_000)
-        self.pieces.append(token.t)
-        self.listener.on_token(token.t)
+        self.pieces.append(text)
+        self.listener.on_token(text)
 
     def _take_started(self, started: Started) -> None:
         self.answer.queue_time_ms = started.queue_time_ms
@@ -119,11 +106,15 @@ class Collector(Struct):
         self.answer.tokens_out = end.tokens_out
         self.answer.decode_ms = end.decode_ms
         self.answer.kv_warmth = end.kv_warmth
+        if end.outputs is not UNSET:
+            self.answer.outputs = msgspec.json.decode(end.outputs)
         self.answer.state = "canceled" if end.finish_reason is FinishReason.CANCELED else "ended"
 
 
 def summary(answer: Answer, separator: str) -> str:
     """One line of figures: tokens, tokens per second, time to the first one, why it ended."""
+    if answer.outputs is not None:
+        return f"{len(answer.outputs)} outputs of {answer.tokens_in or 0} tokens"
     parts = [f"{answer.tokens_out or 0} tokens"]
     if answer.tokens_out and answer.decode_ms:
         parts.append(f"{answer.tokens_out * 1_000 / answer.decode_ms:.1f} tok/s")

@@ -11,18 +11,37 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from orchctl.exits import ExitCode, VerbError, usage
-from supervisor.wire.codes import Determinism, Engine, Priority, Workload
+from supervisor.wire.codes import Determinism, Engine, KvHint, Priority, Workload
 from supervisor.wire.pools import HostStatus, PoolHealth
 from supervisor.wire.tasks import UUID_PATTERN, Sampler, SubmitTask
 
 MAX_TOKENS_DEFAULT = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked about: one text to complete; for another workload the prompt, where there is one, and `inputs`."""
+
+    prompt: str | None
+    workload: Workload = Workload.COMPLETION
+    inputs: Sequence[str] = ()
+
+    @property
+    def is_completion(self) -> bool:
+        """Whether text is generated."""
+        return self.workload is Workload.COMPLETION
+
+    @property
+    def texts(self) -> list[str]:
+        """All of them, in order."""
+        return [*([] if self.prompt is None else [self.prompt]), *self.inputs]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What the user said; None where nothing was said. `deadline_ms` counts from admission."""
 
-    prompt: str
+    subject: Subject
     task_id: str
     session_id: str
     deadline_ms: int
@@ -35,6 +54,7 @@ class Wish:
     determinism: Determinism | UnsetType = UNSET
     stop: Sequence[str] = ()
     sampler: Sampler | UnsetType = UNSET
+    kv_hint: KvHint | UnsetType = UNSET
 
     @property
     def is_complete(self) -> bool:
@@ -46,7 +66,8 @@ def plan_task(wish: Wish, status: HostStatus | None) -> SubmitTask:
     """The task to hand in. `status` may be None for a complete wish. Raises VerbError.
 
     1. model: the one asked for, else the only one here; 2. engine: the one asked for, else the only one that serves
-    the model; 3. ctx: the largest of the pools that remain; 4. max_tokens: 256, or the context where that is less.
+    the model; 3. ctx: the largest of the pools that remain; 4. max_tokens: 256, or the context where that is less, and
+    1 where nothing is generated.
     """
     model, engine, ctx = wish.model, wish.engine, wish.ctx
     if model is None or engine is None or ctx is None:
@@ -58,20 +79,28 @@ def plan_task(wish: Wish, status: HostStatus | None) -> SubmitTask:
     task = SubmitTask(
         task_id=wish.task_id,
         session_id=wish.session_id,
-        workload=Workload.COMPLETION,
+        workload=wish.subject.workload,
         model_ref=model,
         engine=engine,
         ctx=ctx,
         priority=wish.priority,
-        max_tokens=min(MAX_TOKENS_DEFAULT, ctx) if wish.max_tokens is None else wish.max_tokens,
+        max_tokens=_max_tokens(wish, ctx),
         deadline_ms=wish.deadline_ms,
-        prompt=wish.prompt,
+        prompt=wish.subject.texts[0] if wish.subject.is_completion else UNSET,
+        inputs=UNSET if wish.subject.is_completion else wish.subject.texts,
         seed=wish.seed,
         determinism=wish.determinism,
         stop=list(wish.stop) if wish.stop else UNSET,
         sampler=wish.sampler,
+        kv_hint=wish.kv_hint,
     )
     return _checked(task)
+
+
+def _max_tokens(wish: Wish, ctx: int) -> int:
+    if wish.max_tokens is not None:
+        return wish.max_tokens
+    return min(MAX_TOKENS_DEFAULT, ctx) if wish.subject.is_completion else 1
 
 
 def task_id_of(text: str, option: str) -> str:

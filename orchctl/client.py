@@ -5,7 +5,7 @@ Gives typed replies and raises VerbError; every foreign exception is translated 
 
 import http.client
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -13,17 +13,13 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from orchctl.exits import BrokenOffError, ExitCode, RefusedError, UnreachableError, VerbError, usage
-from orchctl.sse import Event, EventParser, FrameTooLongError
+from orchctl.exits import ExitCode, RefusedError, UnreachableError, VerbError, usage
 from supervisor.wire.errors import ErrorEnvelope
 from supervisor.wire.pools import DrainRequest, HostStatus, PoolChange, PoolHealth
-from supervisor.wire.tasks import Accepted, SubmitTask, TaskView
+from supervisor.wire.tasks import TaskView
 
 ANSWER_S = 15.0
 """The longest wait for the daemon to answer a request."""
-
-SILENCE_S = 45.0
-"""The longest silence of a stream: it says something every 15 s even while a task waits."""
 
 REPLY_BYTES_MAX = 64 * 2**20
 PIECE_BYTES_MAX = 65_536
@@ -73,30 +69,14 @@ class Client:
         """Undo a drain."""
         return self._ask("POST", f"{_pool(pool_id)}/resume", PoolChange, body=b"{}", not_found=_LIST_POOLS)
 
-    def submit(self, task: SubmitTask) -> Accepted:
-        """Hand a task in; it is on disk when this comes back."""
-        return self._ask("POST", "/v1/tasks", Accepted, body=msgspec.json.encode(task))
-
     def task(self, task_id: str) -> TaskView:
         """One task."""
-        return self._ask("GET", _task(task_id), TaskView, not_found=_CHECK_TASK)
+        return self._ask("GET", _task(task_id), TaskView, not_found=CHECK_TASK)
 
     def cancel(self, task_id: str) -> int:
         """End a task. Gives the number of token frames that its stream ever shows."""
-        with self._open("POST", f"{_task(task_id)}/cancel", body=b"", not_found=_CHECK_TASK) as reply:
+        with self._open("POST", f"{_task(task_id)}/cancel", body=b"", not_found=CHECK_TASK) as reply:
             return _count(reply.headers.get("X-Tokens-Emitted"))
-
-    def events(self, task_id: str, after: str | None) -> Iterator[Event]:
-        """A task's stream from behind the event with the id `after`, until the body ends, complete or not."""
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after is not None else {})
-        route = f"{_task(task_id)}/stream"
-        with self._open("GET", route, headers=headers, silence_s=SILENCE_S, not_found=_CHECK_TASK) as reply:
-            parser = EventParser()
-            for piece in self._pieces(reply):
-                try:
-                    yield from parser.feed(piece)
-                except FrameTooLongError:
-                    raise _nonsense(self.path) from None
 
     def logs(self, pool_id: str, *, lines: int, follow: bool) -> Iterator[bytes]:
         """The last lines that the engine of a pool wrote, and with `follow` what it writes from now on, in pieces."""
@@ -113,7 +93,7 @@ class Client:
         try:
             return msgspec.json.decode(text, type=shape)
         except msgspec.DecodeError:
-            raise _nonsense(self.path) from None
+            raise nonsense(self.path) from None
 
     @contextmanager
     def _open(
@@ -122,7 +102,6 @@ class Client:
         route: str,
         *,
         body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
         silence_s: float | None = ANSWER_S,
         not_found: str | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
@@ -130,8 +109,8 @@ class Client:
         connection = UnixConnection(self.path, ANSWER_S)
         sent = {"Content-Type": "application/json"} if body else {}
         try:
-            with _translated(self.path):
-                connection.request(method, route, body=body, headers={**sent, **(headers or {})})
+            with translated(self.path):
+                connection.request(method, route, body=body, headers=sent)
                 peer = connection.sock
                 reply = connection.getresponse()
             if reply.status >= http.HTTPStatus.BAD_REQUEST:
@@ -147,20 +126,20 @@ class Client:
         try:
             envelope = msgspec.json.decode(body, type=ErrorEnvelope)
         except msgspec.DecodeError:
-            return _nonsense(self.path)
+            return nonsense(self.path)
         return RefusedError(envelope, not_found if reply.status == http.HTTPStatus.NOT_FOUND else None)
 
     def _body(self, reply: http.client.HTTPResponse) -> bytes:
-        with _translated(self.path):
+        with translated(self.path):
             body = reply.read(REPLY_BYTES_MAX + 1)
         if len(body) > REPLY_BYTES_MAX:
-            raise _nonsense(self.path)
+            raise nonsense(self.path)
         return body
 
     def _pieces(self, reply: http.client.HTTPResponse) -> Iterator[bytes]:
         """The body as it arrives: nothing is held back to fill a buffer."""
         while True:
-            with _translated(self.path):
+            with translated(self.path):
                 piece = reply.read1(PIECE_BYTES_MAX)
             if not piece:
                 return
@@ -168,7 +147,7 @@ class Client:
 
 
 _LIST_POOLS = "list the pools with `orchctl status`"
-_CHECK_TASK = "check the id; finished tasks are forgotten after a while"
+CHECK_TASK = "check the id; finished tasks are forgotten after a while"
 
 
 def _pool(pool_id: str) -> str:
@@ -183,7 +162,8 @@ def _count(text: str | None) -> int:
     return int(text) if text is not None and text.isascii() and text.isdigit() else 0
 
 
-def _nonsense(path: Path) -> VerbError:
+def nonsense(path: Path) -> VerbError:
+    """What answers there is no daemon of this version."""
     return UnreachableError(
         f"what answers at {path} does not speak as this version of orchctl does",
         "compare `orchctl --version` with the daemon's",
@@ -191,7 +171,7 @@ def _nonsense(path: Path) -> VerbError:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """What the operating system and http.client raise, as sentences."""
     try:
         yield
@@ -205,5 +185,9 @@ def _translated(path: Path) -> Iterator[None]:
     except TimeoutError:
         raise UnreachableError(f"the daemon at {path} does not answer", "look at its log, or try again") from None
     except (OSError, http.client.HTTPException):
-        cause = f"the daemon at {path} broke the connection"
-        raise BrokenOffError(cause, "see whether it runs with `orchctl status`") from None
+        raise broken_off(path) from None
+
+
+def broken_off(path: Path) -> VerbError:
+    """The daemon was reached and then lost: what was asked may have been done or not."""
+    return UnreachableError(f"the daemon at {path} broke the connection", "see whether it runs with `orchctl status`")

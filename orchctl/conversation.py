@@ -5,27 +5,35 @@ Whoever stops watching (Ctrl-C, a closed pipe) stops the task on the daemon too.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchctl.answering import Answer, Collector, Listener, summary
 from orchctl.asking import Wish, plan_task
 from orchctl.client import Client
-from orchctl.exits import BrokenOffError, ExitCode, RefusedError, VerbError
-from orchctl.following import follow
+from orchctl.durations import spoken
+from orchctl.exits import ExitCode, RefusedError, VerbError
 from orchctl.listening import EventPrinter, Silent, TextPrinter
 from orchctl.progress import WaitingLine, task_words
-from orchctl.render import OutputKind, print_document, say, show
+from orchctl.render import OutputKind, json_line, print_document, say, show
 from orchctl.terminal import Style, err_screen, out_screen
-from supervisor.wire.tasks import Accepted, SubmitTask
+from supervisor.wire.tasks import SubmitTask
 
-HAND_IN_TRIES_MAX = 3
+if TYPE_CHECKING:
+    from orchctl.streaming import Following
+    from supervisor.client.errors import ClientError
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the caller wants to be told. `is_left_alone`: print the id and go; `as_events`: every event, as JSON."""
+    """How the caller wants to be told. `is_left_alone`: print the id and go; `as_events`: every event, as JSON.
+
+    `is_asked_once`: a busy daemon is not asked a second time.
+    """
 
     output: OutputKind
     is_left_alone: bool = False
+    is_asked_once: bool = False
     as_events: bool = False
     is_quiet: bool = False
 
@@ -38,31 +46,45 @@ class Manner:
 def converse(client: Client, wish: Wish, manner: Manner) -> None:
     """Hand in, follow, report. Raises VerbError where the task or the stream failed."""
     task = plan_task(wish, None if wish.is_complete else client.status())
-    if manner.is_left_alone:
-        accepted = hand_in(client, task)
-        show(accepted, manner.output, lambda: [accepted.task_id])
-        return
-    _report(_ask(client, task, manner), manner)
+    remark = Remark(client.path)
+    with _following(client, remark, manner) as following:
+        if manner.is_left_alone:
+            accepted = following.hand_in(task)
+            show(accepted, manner.output, lambda: [accepted.task_id])
+            return
+        answer = _ask(client, following, task, manner, remark)
+    _report(answer, manner)
 
 
-def hand_in(client: Client, task: SubmitTask) -> Accepted:
-    """Submit, again where the connection broke: the task id makes that safe."""
-    for _ in range(HAND_IN_TRIES_MAX - 1):
-        try:
-            return client.submit(task)
-        except BrokenOffError:
-            continue
-    return client.submit(task)
+def _following(client: Client, remark: "Remark", manner: Manner) -> "Following":
+    # Loaded here and not above: the help page of every verb loads this module.
+    from orchctl.streaming import Following  # noqa: PLC0415
+
+    return Following(client.path, remark.on_retry, is_asked_once=manner.is_asked_once)
 
 
-def _ask(client: Client, task: SubmitTask, manner: Manner) -> Answer:
+class Remark:
+    """What is said of a task that the daemon does not have yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.text = "handing the task in"
+
+    def on_retry(self, error: "ClientError", wait_s: float) -> None:
+        """The daemon wants to be asked later, or was lost."""
+        from orchctl.streaming import verb_error  # noqa: PLC0415  (as above)
+
+        self.text = f"{verb_error(error, self._path).cause}, trying again in {spoken(round(wait_s * 1_000))}"
+
+
+def _ask(client: Client, following: "Following", task: SubmitTask, manner: Manner, remark: Remark) -> Answer:
     """Hand in and follow to the end. Whatever takes the reader away ends the task."""
     asked_at_s = time.monotonic()
-    with WaitingLine(err_screen(), lambda: _waiting_words(client, task.task_id)) as line:
+    with WaitingLine(err_screen(), lambda: _waiting_words(client, task.task_id, remark)) as line:
         try:
-            accepted = hand_in(client, task)
+            accepted = following.hand_in(task)
             answer = Answer(task_id=accepted.task_id, job_id=accepted.job_id)
-            return Collector(answer, _listener(manner, line), asked_at_s).take(follow(client, task.task_id))
+            return Collector(answer, _listener(manner, line), asked_at_s).take(following.frames(task.task_id))
         except KeyboardInterrupt:
             line.clear()
             if out_screen().is_terminal:
@@ -83,11 +105,11 @@ def _listener(manner: Manner, line: WaitingLine) -> Listener:
     return Silent() if manner.is_for_programs else TextPrinter(out_screen(), line)
 
 
-def _waiting_words(client: Client, task_id: str) -> str:
+def _waiting_words(client: Client, task_id: str, remark: Remark) -> str:
     try:
         return task_words(client.task(task_id))
     except RefusedError:
-        return "handing the task in"
+        return remark.text
     except VerbError as error:
         return f"{error.cause}, trying again"
 
@@ -106,7 +128,9 @@ def _cancel(client: Client, task_id: str) -> None:
 
 def _report(answer: Answer, manner: Manner) -> None:
     """The end of the answer: figures for a person, one document for a program, or the error that ended it."""
-    if not manner.is_for_programs and out_screen().is_terminal and not answer.text.endswith("\n"):
+    if answer.outputs is not None and not manner.is_for_programs:
+        print_document("".join(json_line(output) for output in answer.outputs))
+    elif not manner.is_for_programs and out_screen().is_terminal and not answer.text.endswith("\n"):
         print_document("\n")
     if manner.output.is_for_programs and not manner.as_events:
         show(answer, manner.output, list)

@@ -6,6 +6,8 @@ from orchctl.exits import usage
 
 UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 DURATION_MS_MAX = 86_400_000
+DAYS_MAX = 3_650
+_DAYS = re.compile(r"(\d{1,5})d\Z", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h)")
 _WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|min|m|h))+\Z", re.ASCII)
 
@@ -20,6 +22,16 @@ def duration_ms(text: str, option: str) -> int:
     if total > DURATION_MS_MAX:
         raise usage(f"{option} is at most 24h", "give a shorter time")
     return total
+
+
+def lifetime_ms(text: str, option: str) -> int:
+    """As `duration_ms`, and in whole days also longer: `30d`. Raises a usage VerbError that names `option`."""
+    days = _DAYS.match(text)
+    if days is None:
+        return duration_ms(text, option)
+    if int(days[1]) > DAYS_MAX:
+        raise usage(f"{option} is at most {DAYS_MAX}d", "give a shorter time")
+    return int(days[1]) * 86_400_000
 
 
 def spoken(ms: float) -> str:

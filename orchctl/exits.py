@@ -47,10 +47,6 @@ class UnreachableError(VerbError):
         super().__init__(ExitCode.UNREACHABLE, cause, next_step)
 
 
-class BrokenOffError(UnreachableError):
-    """The daemon was reached and then lost: what was asked may have been done or not."""
-
-
 class RefusedError(VerbError):
     """The daemon answered with an error envelope."""
 

@@ -1,21 +1,23 @@
 """Who shows an answer while it grows: as text for a person, as lines of JSON for a program, or not at all."""
 
 import sys
+from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Raw, Struct
 
 from orchctl.progress import WaitingLine
 from orchctl.render import json_line, print_document
-from orchctl.sse import Event
 from orchctl.terminal import Screen
 from supervisor.wire.frames import Started
+
+if TYPE_CHECKING:
+    from supervisor.client.frames import Frame
 
 
 class EventLine(Struct, kw_only=True):
     """One line of `--events`. `data` is the event's own JSON."""
 
-    id: str | None
+    id: str
     event: str
     data: Raw
 
@@ -23,7 +25,7 @@ class EventLine(Struct, kw_only=True):
 class Silent:
     """Shows nothing: the whole answer is printed at its end."""
 
-    def on_event(self, event: Event) -> None:
+    def on_frame(self, frame: "Frame") -> None:
         """Nothing."""
 
     def on_started(self, started: Started) -> None:
@@ -39,11 +41,10 @@ class EventPrinter(Silent):
     def __init__(self, line: WaitingLine) -> None:
         self._line = line
 
-    def on_event(self, event: Event) -> None:
-        """Print it. Raises msgspec.DecodeError for data that is no JSON."""
-        msgspec.json.decode(event.data)
+    def on_frame(self, frame: "Frame") -> None:
+        """Print it."""
         self._line.clear()
-        print_document(json_line(EventLine(id=event.id, event=event.name, data=Raw(event.data))))
+        print_document(json_line(EventLine(id=str(frame.seq), event=frame.name, data=Raw(frame.data))))
 
 
 class TextPrinter(Silent):

@@ -60,8 +60,11 @@ def _daemon_lines(status: HostStatus, screen: Screen) -> list[str]:
         lines += _painted(notice, screen, Style.BOLD, Style.WARN)
     if status.gpu_cause is not None:
         lines += _painted(f"no usable GPU: {one_line(status.gpu_cause)}", screen, Style.BAD)
+    for cause in status.causes:
+        lines += _painted(one_line(cause), screen, Style.WARN)
     if not status.journal_writable:
-        lines += _painted("the journal is not writable: no new task is accepted", screen, Style.BAD)
+        cause = f" ({one_line(status.journal_cause)})" if status.journal_cause else ""
+        lines += _painted(f"the journal is not writable{cause}: no new task is accepted", screen, Style.BAD)
     return lines
 
 
@@ -70,6 +73,10 @@ def _trouble(pool: PoolHealth, screen: Screen) -> list[str]:
     parts = [one_line(pool.cause)] if pool.cause else []
     if pool.retry_in_ms is not None and not pool.ready:
         parts.append(f"next try in {spoken(pool.retry_in_ms)}")
+    if pool.ready and pool.breaker is not None and pool.breaker.cause is not None:
+        parts.append(f"its runs failed, the last one with: {one_line(pool.breaker.cause)}")
+        if pool.breaker.retry_in_ms is not None:
+            parts.append(f"next try in {spoken(pool.breaker.retry_in_ms)}")
     running = next((step.name for step in pool.steps if step.state == "running"), None)
     if not parts and not pool.ready and running is not None:
         parts.append(f"now: {one_line(running)}")

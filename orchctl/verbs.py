@@ -7,6 +7,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ import typer
 from orchctl import __version__
 from orchctl.exits import ExitCode, PipeClosedError, VerbError
 
-VERBS = ("serve", "validate", "status", "submit", "cancel", "logs", "drain", "resume")
+VERBS = ("serve", "validate", "status", "submit", "cancel", "logs", "drain", "resume", "keys")
 
 HELP_WIDTH_MAX = 100
 _HELP = ("-h", "--help")
@@ -28,7 +29,10 @@ def invoke(argv: Sequence[str]) -> int:
     application.callback(invoke_without_command=True)(_before_the_verb)
     for verb in _to_load(argv):
         module = importlib.import_module(f"orchctl.commands.{verb}")
-        application.command(verb, context_settings=manners)(_with_own_pipe(getattr(module, verb)))
+        if hasattr(module, "ACTIONS"):
+            application.add_typer(_group(module), name=verb, context_settings=manners)
+        else:
+            application.command(verb, context_settings=manners)(_with_own_pipe(getattr(module, verb)))
     command = typer.main.get_command(application)
     try:
         code = command.main(list(argv), prog_name="orchctl", standalone_mode=False)
@@ -37,6 +41,14 @@ def invoke(argv: Sequence[str]) -> int:
     except typer.Abort:
         return ExitCode.INTERRUPTED
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _group(module: ModuleType) -> typer.Typer:
+    """The actions of a verb that has several, such as `keys create` and `keys list`."""
+    group = typer.Typer(help=module.HELP, rich_markup_mode=None)
+    for name, action in module.ACTIONS.items():
+        group.command(name)(_with_own_pipe(action))
+    return group
 
 
 def _with_own_pipe(verb: Callable[..., None]) -> Callable[..., None]:

@@ -14,35 +14,44 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from supervisor.config.keys import KeysError
 from supervisor.config.load import Loaded
 from supervisor.config.places import Places
 from supervisor.core.conductor import Conductor
 from supervisor.core.effects import Effect
-from supervisor.core.events import Event, FirstTokenCame, HaltRequested, TasksRestored
+from supervisor.core.events import Event, FirstTokenCame, HaltRequested
+from supervisor.http.auth import Gate
 from supervisor.http.limits import Limits
 from supervisor.http.server import HttpServer
+from supervisor.http.tls import Tls, TlsError
 from supervisor.http.unix_socket import ListenError
-from supervisor.runtime import blueprint, orphans, systemd, worker_records
+from supervisor.runtime import blueprint, orphans, restoring, systemd, worker_records
 from supervisor.runtime.answers import Answers
+from supervisor.runtime.audit import Audit
 from supervisor.runtime.chronicle import Chronicle
 from supervisor.runtime.device_watch import DeviceWatch
 from supervisor.runtime.engine_logs import rotate_if_needed
+from supervisor.runtime.followed_files import FollowedFiles, Source
 from supervisor.runtime.gauges import Gauges
 from supervisor.runtime.gpus import GpuSource
 from supervisor.runtime.journal.journal import Journal
-from supervisor.runtime.journal.records import Restored
+from supervisor.runtime.journal.records import Damage, Restored
 from supervisor.runtime.journaling import Journaling
+from supervisor.runtime.key_ring import KeyRing
 from supervisor.runtime.loop import CoreLoop
 from supervisor.runtime.metrics import Metrics
+from supervisor.runtime.model_shapes import ModelShapes
+from supervisor.runtime.outputs import OutputShelf
 from supervisor.runtime.perform import Performer
+from supervisor.runtime.policy_desk import PolicyDesk
 from supervisor.runtime.processes import Processes
+from supervisor.runtime.progress import ProgressTable
 from supervisor.runtime.runs import Runs
 from supervisor.runtime.service import DaemonService
 from supervisor.runtime.stream_logs import StreamLogs
 from supervisor.runtime.systemd import Notifier
-from supervisor.runtime.task_codec import restore_finished, restore_unfinished
 from supervisor.runtime.views import HostFacts
 from supervisor.runtime.worker_hands import WorkerHands
 
@@ -66,6 +75,8 @@ class DaemonOrder(Struct, frozen=True):
     simulated: str | None
     version: str
     watchdog_s: float | None
+    keys: KeyRing
+    tls: Tls | None
 
 
 class Daemon:
@@ -84,11 +95,16 @@ class Daemon:
 
     def _build(self) -> None:
         config = self._order.loaded.config
-        blueprints = blueprint.draw_pools(config, self._order.loaded.source)
-        conductor = Conductor(tuple(each.plan for each in blueprints.values()), blueprint.draw_host(config))
+        blueprints = blueprint.draw_pools(config, self._order.loaded.source, ModelShapes().kv_bytes_per_token)
+        self._policy = PolicyDesk(config.policy, self._loop.time)
+        plans = tuple(each.plan for each in blueprints.values())
+        conductor = Conductor(plans, blueprint.draw_host(config), self._policy.policy)
         self._core = CoreLoop(conductor, self._perform, self._note_bug, self._loop)
         self._answers = Answers(self._loop)
-        self._logs = StreamLogs(self._core.post)
+        slots = sum(each.plan.slots for each in blueprints.values())
+        socket = self._order.places.socket
+        self._progress = ProgressTable.open(socket.with_name(f"{socket.name}.progress"), slots)
+        self._logs = StreamLogs(self._core.post, self._progress)
         self._processes = Processes(instance=_instance(self._order.places), environ=os.environ)
         self._hands = WorkerHands(
             blueprints,
@@ -99,10 +115,15 @@ class Daemon:
             log_dir=self._order.places.log_dir,
             is_simulated=self._order.simulated is not None,
         )
-        runs = Runs(blueprints, self._logs, self._hands.engine_of, self._post_fact)
+        outputs = OutputShelf()
+        runs = Runs(blueprints, self._logs, self._hands.engine_of, self._post_fact, outputs)
         self._metrics = Metrics(lambda: self._core.state, runs.meters)
+        self._metrics.registry.register(self._policy)
         self._gauges = Gauges(self._metrics, runs.meters)
-        self._journaling = Journaling(self._journal, self._logs, self._core.post, self._core.now_ms)
+        self._journaling = Journaling(
+            self._journal, self._logs, self._core.post, self._core.now_ms, outputs, self._note_damage
+        )
+        self._chronicle = Chronicle(lambda: self._core.state, self._core.now_ms)
         self._performer = Performer(
             answers=self._answers,
             journaling=self._journaling,
@@ -110,21 +131,37 @@ class Daemon:
             hands=self._hands,
             logs=self._logs,
             metrics=self._metrics,
-            chronicle=Chronicle(lambda: self._core.state),
+            chronicle=self._chronicle,
             on_halted=self._done.set,
         )
         self._devices = DeviceWatch(self._order.gpus, self._core.post, self._gauges)
-        facts = HostFacts(self._order.version, self._order.simulated, self._core.now_ms())
-        service = DaemonService(
+        self._files = FollowedFiles(_sources(self._order))
+        self._http = self._draw_edge()
+
+    def _draw_service(self) -> DaemonService:
+        facts = HostFacts(
+            self._order.version,
+            self._order.simulated,
+            self._core.now_ms(),
+            self._policy.status,
+            str(self._order.keys.path),
+            lambda: self._files.causes,
+        )
+        return DaemonService(
             self._core, self._answers, self._journaling, self._logs, self._gauges, facts, self._hands.log_path
         )
-        self._http = HttpServer(
-            service,
+
+    def _draw_edge(self) -> HttpServer:
+        config = self._order.loaded.config
+        return HttpServer(
+            self._draw_service(),
             host=config.listen.host,
             port=config.listen.port,
             socket_path=self._order.places.socket,
             limits=Limits(write_stall_s=config.stream.write_stall_ms / 1000),
             simulated=self._order.simulated,
+            gate=Gate(self._order.keys, Audit(self._metrics.note_auth_failure)),
+            tls=self._order.tls,
         )
 
     def _perform(self, effect: Effect) -> None:
@@ -152,17 +189,20 @@ class Daemon:
             raise
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._note_signal)
+        self._loop.add_signal_handler(signal.SIGHUP, self._note_hangup)
         self._start_tasks()
         await self._done.wait()
         await self._close()
         return self._exit_code
 
     def _start_tasks(self) -> None:
-        where = f"http://{self._order.loaded.config.listen.host}:{self._http.port}"
+        scheme = "http" if self._order.tls is None else "https"
+        where = f"{scheme}://{self._order.loaded.config.listen.host}:{self._http.port}"
         facts = {"listen": where, "socket": str(self._order.places.socket)}
         log.info("daemon serves", extra={**facts, "pid": os.getpid(), "version": self._order.version})
         self._notifier.send(systemd.READY, systemd.status(f"serving on {where}"))
-        for work in (self._gauges.run(), self._devices.run(), self._keep_logs(), self._keep_status()):
+        keeping = (self._keep_logs(), self._keep_status(), self._files.run())
+        for work in (self._gauges.run(), self._devices.run(), *keeping):
             self._start(work)
         if self._order.watchdog_s is not None:
             self._start(self._keep_watchdog(self._order.watchdog_s))
@@ -193,18 +233,18 @@ class Daemon:
 
     def _restore(self) -> None:
         """Take up the tasks of an earlier daemon."""
-        now_ms = self._core.now_ms()
-        finished = []
-        for each in self._restored.finished:
-            self._logs.restore(each.accept.job_id, each.finish.frames)
-            finished.append((restore_finished(each, now_ms), len(each.finish.frames)))
-        unfinished = tuple(restore_unfinished(each, now_ms) for each in self._restored.unfinished)
         if damage := self._restored.damage:
-            log.error("the journal was damaged", extra={"cause": damage.detail, "quarantined": damage.quarantined})
-        if unfinished or finished:
-            log.info("tasks restored", extra={"unfinished": len(unfinished), "finished": len(finished)})
-        self._core.post(TasksRestored(unfinished, tuple(finished)))
+            self._note_damage(damage)
+        event = restoring.take_up(self._restored, self._progress, self._logs, self._core.now_ms())
+        if event.unfinished or event.finished:
+            counts = {"unfinished": len(event.unfinished), "finished": len(event.finished)}
+            log.info("tasks restored", extra=counts)
+        self._core.post(event)
         self._restored = Restored(unfinished=[], finished=[], damage=None)
+
+    def _note_damage(self, damage: Damage) -> None:
+        self._metrics.note_damage()
+        log.error("the journal was damaged", extra=structs.asdict(damage))
 
     def _note_signal(self) -> None:
         """The first one drains, the second one stops at once."""
@@ -213,6 +253,11 @@ class Daemon:
         log.info("daemon stops", extra={"drain_ms": drain_ms})
         self._notifier.send(systemd.STOPPING)
         self._core.post(HaltRequested(drain_ms))
+
+    def _note_hangup(self) -> None:
+        """Read again what an operator may have changed."""
+        log.info("files are read again", extra={"signal": "SIGHUP"})
+        self._start(self._files.look(is_forced=True))
 
     async def _keep_logs(self) -> None:
         while True:
@@ -230,6 +275,7 @@ class Daemon:
             ready = sum(replica.is_serving for replica in replicas)
             text = f"{ready}/{len(replicas)} pools ready, {len(self._core.state.runs)} tasks running"
             self._notifier.send(systemd.status(text))
+            self._chronicle.settle()
             await asyncio.sleep(STATUS_EVERY_S)
 
     async def _keep_watchdog(self, every_s: float) -> None:
@@ -248,8 +294,18 @@ class Daemon:
         await self._hands.close()
         await self._processes.close()
         await self._devices.close()
+        self._policy.close()
         unwritten = await asyncio.to_thread(self._journal.close)
+        self._progress.close()
         log.info("daemon stopped", extra={"exit_code": self._exit_code, "unwritten_records": unwritten})
+
+
+def _sources(order: DaemonOrder) -> list[Source]:
+    """The files that are followed while the daemon runs."""
+    sources = [Source("API keys", (order.keys.path,), order.keys.take_up, (KeysError,))]
+    if (tls := order.tls) is not None:
+        sources.append(Source("TLS certificate", (tls.cert_file, tls.key_file), tls.take_up, (TlsError,)))
+    return sources
 
 
 def _instance(places: Places) -> str:

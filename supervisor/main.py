@@ -13,11 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from supervisor.config.keys import KeysError
 from supervisor.config.load import Loaded, load
 from supervisor.config.paths import defaults_from_environ
 from supervisor.config.places import Places, plan_places
 from supervisor.config.problems import ConfigError
 from supervisor.daemon import Daemon, DaemonOrder, ensure_log_dir
+from supervisor.http.tls import Tls, TlsError
 from supervisor.http.unix_socket import ListenError
 from supervisor.runtime.gpus import GpuSource
 from supervisor.runtime.gpus_nvml import NvmlReader
@@ -32,6 +34,7 @@ from supervisor.runtime.journal.faults import JournalError, JournalLockedError, 
 from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Durability, Restored
 from supervisor.runtime.json_log import JsonLog
+from supervisor.runtime.key_ring import KeyRing
 from supervisor.runtime.systemd import Notifier, watchdog_interval_s
 
 EXIT_CANNOT_CREATE = 73
@@ -92,15 +95,44 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(loaded: Loaded, simulated: str | None) -> int:
-    places = plan_places(loaded.config, defaults_from_environ(os.environ, os.geteuid()))
+    places = plan_places(loaded.config, defaults_from_environ(os.environ, os.geteuid()), os.environ)
+    keys, tls = _read_keys(loaded, places), _read_certificate(loaded)
     gpus = await _choose_gpus(simulated)
     journal, restored = await asyncio.to_thread(_open_journal, loaded, places)
-    order = DaemonOrder(loaded, places, gpus, simulated, version("orchctl"), watchdog_interval_s(os.environ))
+    watchdog_s = watchdog_interval_s(os.environ)
+    order = DaemonOrder(loaded, places, gpus, simulated, version("orchctl"), watchdog_s, keys, tls)
     daemon = Daemon(order, journal, restored, Notifier(os.environ))
     try:
         return await daemon.run()
     except ListenError as error:
         raise Refusal(EXIT_CANNOT_LISTEN, str(error)) from error
+
+
+def _read_keys(loaded: Loaded, places: Places) -> KeyRing:
+    """The API keys. Whoever can be reached from other machines must have one."""
+    keys = KeyRing(places.keys_file, os.environ)
+    try:
+        keys.take_up()
+    except KeysError as error:
+        raise Refusal(EXIT_CONFIG, f"the API keys cannot be used: {error}") from None
+    listen = loaded.config.listen
+    if not keys.needs_key and not listen.is_loopback:
+        make = f"orchctl keys create --config {loaded.source} --tenant default --scope data"
+        text = f"other machines reach {listen.host}, and there is no API key in {places.keys_file}; run: {make}"
+        raise Refusal(EXIT_CONFIG, text)
+    return keys
+
+
+def _read_certificate(loaded: Loaded) -> Tls | None:
+    files = loaded.config.listen.tls
+    if files is None:
+        return None
+    tls = Tls(files.cert_file, files.key_file, os.environ)
+    try:
+        tls.take_up()
+    except TlsError as error:
+        raise Refusal(EXIT_CONFIG, f"TLS cannot be used: {error}") from None
+    return tls
 
 
 async def _choose_gpus(simulated: str | None) -> GpuSource:

@@ -167,7 +167,14 @@ def whole_stream(tag: str) -> list[bytes]:
         model_digest="sha256:0",
         kv_warmth=False,
     )
-    end = End(tokens_out=TOKENS, decode_ms=1, finish_reason=FinishReason.LENGTH, tokens_in=8, kv_warmth=False)
+    end = End(
+        tokens_out=TOKENS,
+        decode_ms=1,
+        finish_reason=FinishReason.LENGTH,
+        tokens_in=8,
+        kv_warmth=False,
+        kv_migrated=False,
+    )
     tokens = [token_frame(f" {tag}.{i}@{i + 1}", i) for i in range(TOKENS)]
     return [started_frame(started), *tokens, end_frame(end, TOKENS + 2)]
 

@@ -1,7 +1,5 @@
 """What is allowed and yet not what an operator wants: warnings about a valid config. Changes nothing."""
 
-import ipaddress
-
 from supervisor.config.fields import ELIDED_DIGEST, Finding
 from supervisor.config.model import Config
 
@@ -25,7 +23,7 @@ def _models_without_file(config: Config) -> list[Finding]:
 
 
 def _open_to_others(config: Config) -> list[Finding]:
-    host = config.listen.host
-    if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+    listen = config.listen
+    if listen.is_loopback or listen.tls is not None:
         return []
-    return [Finding(("listen", "host"), f"everyone who reaches {host} can submit tasks: no key is asked for")]
+    return [Finding(("listen", "host"), "without `listen.tls` API keys and prompts cross the network in the clear")]

@@ -49,8 +49,12 @@ def _differences(first: PoolConfig, pool: PoolConfig) -> list[tuple[str, ...]]:
     differences: list[tuple[str, ...]] = []
     if first.queue.full_policy != pool.queue.full_policy:
         differences.append(("queue", "full_policy"))
+    if first.queue.order != pool.queue.order:
+        differences.append(("queue", "order"))
     if _declared(first) != _declared(pool):
         differences.append(("admission", "priorities"))
+    if set(first.workloads) != set(pool.workloads):
+        differences.append(("workloads",))
     if first.determinism != pool.determinism:
         differences.append(("determinism",))
     return differences

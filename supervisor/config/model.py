@@ -3,6 +3,7 @@
 Reads no file and no environment. Relative paths are resolved against `base` of the validation context, where given.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
@@ -23,11 +24,15 @@ from supervisor.config.fields import (
     refuse,
 )
 from supervisor.config.models import ModelArtifact, ModelFile, artifact_of, find_model_problems
+from supervisor.config.policy import PolicyConfig
 from supervisor.config.pool import PoolConfig
+from supervisor.config.tenants import TENANTS_MAX, TenantConfig, TenantName
 from supervisor.wire.codes import Engine
 
 POOLS_MAX = 256
 PORT_MAX = 65_535
+SESSION_TTL_MS_MAX = 600_000
+SESSION_TURNS_MAX = 8
 
 
 class Durability(StrEnum):
@@ -44,12 +49,34 @@ class Mode(StrEnum):
     COMPAT = "compat"
 
 
+class TlsConfig(Section):
+    """A certificate with its chain and its key, both PEM; the key is readable by the daemon's user alone."""
+
+    cert_file: FilePath
+    key_file: FilePath
+
+
 class ListenConfig(Section):
-    """Where the daemon answers. Port 0 takes any free port; without `socket` it is the default of the user."""
+    """Where the daemon answers. Port 0 takes any free port; without `socket` it is the default of the user.
+
+    With `tls` the port speaks nothing else.
+    """
 
     host: Host = "127.0.0.1"
     port: Annotated[Count, Field(ge=0, le=PORT_MAX)] = 8090
     socket: SocketPath | None = None
+    tls: TlsConfig | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+
+class AuthConfig(Section):
+    """Where the API keys lie; without `keys_file` it is `keys.json` in the state folder."""
+
+    keys_file: FilePath | None = None
 
 
 class EngineConfig(Section):
@@ -64,6 +91,17 @@ class RetentionConfig(Section):
     finished_ms: Annotated[Count, Field(ge=1_000, le=604_800_000)] = 600_000
     finished_bytes_max: Annotated[Count, Field(ge=65_536, le=2**40)] = 268_435_456
     ids_min: Annotated[Count, Field(ge=10_000, le=10_000_000)] = 10_000
+
+
+class SessionsConfig(Section):
+    """How long the KV of a session is kept: from its first turn, over how many turns, for how many sessions at once.
+
+    Time and turns have ceilings (ORCH-3021).
+    """
+
+    ttl_ms: Annotated[Count, Field(ge=1_000, le=SESSION_TTL_MS_MAX)] = SESSION_TTL_MS_MAX
+    turns_max: Annotated[Count, Field(ge=1, le=SESSION_TURNS_MAX)] = SESSION_TURNS_MAX
+    max: Annotated[Count, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class StreamConfig(Section):
@@ -84,6 +122,7 @@ class Config(Section):
 
     pools: Annotated[tuple[PoolConfig, ...], Field(min_length=1, max_length=POOLS_MAX)]
     listen: ListenConfig = ListenConfig()
+    auth: AuthConfig = AuthConfig()
     state_dir: FilePath | None = None
     log_dir: FilePath | None = None
     durability: Durability = Durability.FULL
@@ -91,8 +130,11 @@ class Config(Section):
     models: Mapping[ModelRef, ModelFile] = {}
     engines: Mapping[Engine, EngineConfig] = {}
     retention: RetentionConfig = RetentionConfig()
+    sessions: SessionsConfig = SessionsConfig()
     stream: StreamConfig = StreamConfig()
     shutdown: ShutdownConfig = ShutdownConfig()
+    tenants: Annotated[Mapping[TenantName, TenantConfig], Field(max_length=TENANTS_MAX)] = {}
+    policy: PolicyConfig | None = None
 
     def pool(self, pool_id: str) -> PoolConfig | None:
         """The pool of that id."""

@@ -23,7 +23,7 @@ from supervisor.config.fields import (
     wrong,
 )
 from supervisor.config.launch import LaunchConfig
-from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority
+from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, QueueOrder, Workload
 
 DEVICES_MAX = 64
 SLOTS_MAX = 256
@@ -46,10 +46,11 @@ class ClassLimits:
 
 
 class QueueConfig(Section):
-    """The bounded queue of a pool (ORCH-3004, ORCH-3005): waiting tasks and their bytes."""
+    """The bounded queue of a pool (ORCH-3004, ORCH-3005): waiting tasks and their bytes; who goes first in a class."""
 
     capacity: Capacity = 256
     full_policy: FullPolicy = FullPolicy.REJECT
+    order: QueueOrder = QueueOrder.FIFO
     bytes_max: Annotated[Count, Field(ge=1024, le=2**40)] = 268_435_456
 
 
@@ -134,6 +135,7 @@ class PoolConfig(Section):
     admission: AdmissionConfig = AdmissionConfig()
     timeouts: TimeoutsConfig = TimeoutsConfig()
     slots: Annotated[Count, Field(ge=1, le=SLOTS_MAX)] = 1
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)] = (Workload.COMPLETION,)
     determinism: Determinism = Determinism.STRICT
     disconnect_grace_ms: GraceMs | None = None
     launch: LaunchConfig = LaunchConfig()
@@ -149,7 +151,8 @@ class PoolConfig(Section):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse("pool", [*_device_findings(self), *_split_findings(self), *_class_findings(self), *_slot_findings(self)])
+        findings = [*_device_findings(self), *_split_findings(self), *_class_findings(self), *_slot_findings(self)]
+        refuse("pool", findings + _workload_findings(self))
         return self
 
 
@@ -183,6 +186,26 @@ def _class_findings(pool: PoolConfig) -> list[Finding]:
         for index, entry in enumerate(pool.admission.priorities or ())
         if entry.queue_capacity is not None and entry.queue_capacity > pool.queue.capacity
     ]
+
+
+def _workload_findings(pool: PoolConfig) -> list[Finding]:
+    """llama.cpp pools for the whole process, and spreads the inputs of one task over all its slots."""
+    words = pool.workloads
+    findings = [
+        Finding(("workloads", index), f"{word} is already listed")
+        for index, word in enumerate(words)
+        if word in words[:index]
+    ]
+    if findings or pool.engine != Engine.LLAMACPP:
+        return findings
+    if len(words) > 1:
+        return [Finding(("workloads",), "llama.cpp does one workload per process: give each its own pool")]
+    if pool.slots > 1 and words[0] != Workload.COMPLETION:
+        return [Finding(("slots",), f"a pool of llama.cpp that does {words[0]} takes one slot")]
+    if words[0] != Workload.COMPLETION and pool.ctx is None:
+        message = f"needs `ctx` beside it: an input of {words[0]} goes through whole, so it is also the size of a batch"
+        return [Finding(("workloads",), message)]
+    return []
 
 
 def _slot_findings(pool: PoolConfig) -> list[Finding]:

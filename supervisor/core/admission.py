@@ -1,27 +1,36 @@
-"""Whether a submitted task is let in, and where it waits. Pure: gives a value, changes nothing.
+"""Whether a submitted task is let in, and where it waits. Gives a value; changes only what is promised: places, tokens.
 
 1. The disk takes records and the daemon is not stopping.
 2. A pool serves this engine and model; it does this workload, this profile and at least this `ctx` (ORCH-3014).
-3. A set of such pools serves now, or could not yet: POOL_UNREADY, POOL_UNAVAILABLE.
-4. Prompt and generation fit the context of a slot as the engine reports it (ORCH-3015): the prompt's bytes bound its
+3. A set of such pools serves now, or could not yet: POOL_UNREADY, POOL_UNAVAILABLE; or all that are Ready are ejected
+   by their breakers: REPLICA_EXHAUSTED. While a canary takes a share of the alias, its side is that of the session.
+4. Its client's bucket has a token for it (ORCH-3006); a submit goes past here once.
+5. Prompt and generation fit the context of a slot as the engine reports it (ORCH-3015): the prompt's bytes bound its
    tokens, so only a prompt that might not fit is tokenized.
-5. It would start before its deadline.
-6. There is room, or the full-queue policy makes room (ORCH-3004, ORCH-3005).
+6. Its tenant stays within its quotas (ORCH-3036).
+7. It would start before its deadline.
+8. There is room that is promised to no other, or the full-queue policy makes room (ORCH-3004, ORCH-3005).
+9. The policy plugin, if there is one, has nothing against it (ORCH-3048).
 """
+
+from math import ceil
 
 from msgspec import Struct
 
+from supervisor.core import full_queue
+from supervisor.core import policy as plugin
 from supervisor.core.lifecycle import Phase
+from supervisor.core.quotas import PROMPT_TOKENS_EXTRA, memory_of
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, ReplicaSet, Wanted
+from supervisor.core.split import narrow
 from supervisor.core.state import State
 from supervisor.core.tasks import Task
+from supervisor.core.waitlist import BATCH_EVERY
 from supervisor.wire.codes import Code, FullPolicy, Priority, Reason
 
-PROMPT_TOKENS_EXTRA = 8
 RETRY_LOADING_MS = 2_000
 RETRY_UNAVAILABLE_MS = 10_000
-RETRY_FULL_MS = 1_000
 RETRY_DISK_MS = 5_000
 
 
@@ -48,13 +57,24 @@ def admit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = N
     homes = _feasible_sets(state, task)  # 2
     if isinstance(homes, Refused):
         return homes
+    homes = narrow(homes, state.splits.get((task.engine, task.model_ref)), task.bucket)
     home = _serving_set(homes)  # 3
+    if home is None and any(each.serving for each in homes):
+        return _refuse_ejected([member for each in homes for member in each.serving], now_ms)
     if home is None:
         return refuse_unserved(state, [member for each in homes for member in each.members], now_ms)
-    over = _check_budget(task, home, prompt_tokens)  # 4
+    if prompt_tokens is None and (refused := state.rates.refuse(task, home, now_ms)):  # 4
+        return refused
+    over = _check_budget(task, home, prompt_tokens)  # 5
     if over is not None:
         return over
-    return _make_room(task, home, now_ms)  # 5, 6
+    task.memory_bytes = memory_of(task, home)
+    if refused := state.quotas.refuse(task, home, now_ms):  # 6
+        return refused
+    admitted = _make_room(task, home, now_ms)  # 7, 8
+    if state.policy is None or isinstance(admitted, Refused):
+        return admitted
+    return plugin.refuse(state.policy, task, home, admitted.predicted_start_ms, now_ms) or admitted  # 9
 
 
 def _refuse_by_host(state: State) -> Refused | None:
@@ -97,13 +117,26 @@ def _feasible_sets(state: State, task: Task) -> tuple[ReplicaSet, ...] | Refused
 
 def _serving_set(homes: tuple[ReplicaSet, ...]) -> ReplicaSet | None:
     """The set with the least work per slot, running or waiting, then the smallest context, then the name."""
-    serving = [home for home in homes if home.serving]
+    serving = [home for home in homes if home.can_serve]
     if len(serving) == 1:
         return serving[0]
     return min(
         serving,
         key=lambda home: (home.work_total / home.slots_serving, home.key.ctx or 0, home.set_id),
         default=None,
+    )
+
+
+def _refuse_ejected(serving: list[Replica], now_ms: float) -> Refused:
+    """Ready ones exist, and all are ejected: worth a try when the first of them admits a probe."""
+    first = min(serving, key=lambda member: (member.breaker.due_ms or 0, member.pool_id))
+    return Refused(
+        code=Code.REPLICA_EXHAUSTED,
+        reason=Reason.EJECTED,
+        message=f"Every ready replica of this model fails; pool {first.pool_id} is tried again first.",
+        retry_after_ms=max(ceil((first.breaker.due_ms or 0) - now_ms), 1),
+        engine=first.plan.engine,
+        pool_id=first.pool_id,
     )
 
 
@@ -142,7 +175,7 @@ def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> Mu
         if task.prompt_bytes + PROMPT_TOKENS_EXTRA <= room:
             return None
         if room > 0:
-            return MustCount(home.serving[0])
+            return MustCount(next(member for member in home.serving if not member.breaker.is_ejecting))
     elif prompt_tokens <= room:
         return None
     return _invalid(
@@ -153,26 +186,35 @@ def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> Mu
     )
 
 
-def _has_room(replica: Replica) -> bool:
-    return replica.load < replica.slots
+def predict_start(task: Task, home: ReplicaSet, now_ms: float) -> int | None:
+    """Milliseconds until a newcomer starts; None rather than a guess."""
+    if not home.occupied_total and home.has_free_slot:
+        return 0
+    return home.forecast.start_in_ms(_tokens_ahead(task, home), home.slots_serving, home.in_service, now_ms)
 
 
-def predict_start(home: ReplicaSet, priority: Priority) -> int | None:
-    """Milliseconds until a newcomer of this class starts; None rather than a guess."""
-    is_free = not home.occupied_total and home.by_load.first(_has_room) is not None
-    ahead = home.waiting.expected_tokens_ahead(priority)
-    return home.forecast.start_in_ms(ahead, home.slots_serving, has_free_slot=is_free)
+def _tokens_ahead(task: Task, home: ReplicaSet) -> float:
+    """Tokens expected of the tasks that go first, as the floor of batch mixes the classes.
+
+    While both wait, `BATCH_EVERY` - 1 interactive tasks are dispatched for each of batch.
+    """
+    own, each = home.ahead_in_class(task), BATCH_EVERY - 1
+    other = Priority.BATCH if task.priority is Priority.INTERACTIVE else Priority.INTERACTIVE
+    others = home.occupied(other)
+    mixed_in = own.tasks / each if other is Priority.BATCH else each * (own.tasks + 1)
+    return own.expected_tokens + min(mixed_in, others) * home.expected_tokens(other) / max(others, 1)
 
 
 def _make_room(task: Task, home: ReplicaSet, now_ms: float) -> Admitted | Refused:
-    predicted = predict_start(home, task.priority)
-    if now_ms + (predicted or 0) > task.deadline_at_ms:  # 5
+    predicted = predict_start(task, home, now_ms)
+    late_ms = full_queue.too_late_ms(task, home, predicted, now_ms)
+    if late_ms is not None:  # 7
         message = "It would not start before its deadline."
-        return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, predicted)
-    reason = _bound_hit(task, home)  # 6
+        return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, now_ms, late_ms)
+    reason = full_queue.bound_hit(task, home, now_ms)  # 8
     if reason is None:
         return Admitted(home, _position(task, home), predicted)
-    return _apply_policy(task, home, reason, predicted)
+    return _apply_policy(task, home, reason, predicted, now_ms)
 
 
 def _goes_before(other: Priority, newcomer: Priority) -> bool:
@@ -182,17 +224,13 @@ def _goes_before(other: Priority, newcomer: Priority) -> bool:
 
 def _position(task: Task, home: ReplicaSet) -> int:
     """The 0-based number of tasks that wait, or will as soon as their record is on disk, and go before this one."""
-    return home.occupied(Priority.INTERACTIVE) if task.priority is Priority.INTERACTIVE else home.occupied_total
+    own = home.ahead_in_class(task).tasks
+    return own if task.priority is Priority.INTERACTIVE else own + home.occupied(Priority.INTERACTIVE)
 
 
-def _bound_hit(task: Task, home: ReplicaSet) -> Reason | None:
-    if home.waiting.size_bytes + home.reserved_bytes + task.size_bytes > home.bytes_max:
-        return Reason.QUEUE_BYTES
-    is_full = home.occupied_total >= home.capacity_total
-    return Reason.QUEUE_FULL if is_full or home.occupied(task.priority) >= home.capacity[task.priority] else None
-
-
-def _apply_policy(task: Task, home: ReplicaSet, reason: Reason, predicted: int | None) -> Admitted | Refused:
+def _apply_policy(
+    task: Task, home: ReplicaSet, reason: Reason, predicted: int | None, now_ms: float
+) -> Admitted | Refused:
     policy = home.members[0].plan.full_policy
     code, victim = Code.ADMISSION_REJECT, None
     match policy:
@@ -204,9 +242,9 @@ def _apply_policy(task: Task, home: ReplicaSet, reason: Reason, predicted: int |
         case FullPolicy.SHED_LOW_PRIORITY:
             victim = home.waiting.newest_below(task.priority)
     if victim is not None and _fits_without(victim, task, home):
-        position = _position(task, home) - _goes_before(victim.priority, task.priority)
+        position = max(_position(task, home) - _goes_before(victim.priority, task.priority), 0)
         return Admitted(home, position, predicted, victim, policy)
-    return _full(task, home, code, reason, "The queue is full.", predicted)
+    return _full(task, home, code, reason, "The queue is full.", now_ms)
 
 
 def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
@@ -216,15 +254,14 @@ def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
     return size <= home.bytes_max and home.occupied_total <= home.capacity_total and own < home.capacity[task.priority]
 
 
-def _full(task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, predicted_ms: int | None) -> Refused:
-    wait_ms = home.forecast.ms_per_token * task.expected_tokens / max(home.slots_serving, 1)
-    if reason is Reason.DEADLINE:
-        wait_ms = predicted_ms or 0
+def _full(
+    task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, now_ms: float, late_ms: float = 0.0
+) -> Refused:
     return Refused(
         code=code,
         reason=reason,
         message=message,
-        retry_after_ms=max(round(wait_ms), RETRY_FULL_MS),
+        retry_after_ms=full_queue.retry_in_ms(task, home, reason, now_ms, late_ms),
         policy=home.members[0].plan.full_policy,
         engine=task.engine,
         pool_id=home.members[0].pool_id,

@@ -22,6 +22,8 @@ class Alarm(IntEnum):
     DRAIN_DEADLINE = 6
     HALT_DEADLINE = 7
     RETENTION = 8
+    SESSION_END = 20
+    BREAKER = 9
 
 
 Entry = tuple[float, Alarm, str]

@@ -6,12 +6,13 @@ Events about a worker or a run of the past are dropped here. Time is an argument
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
-from supervisor.core import dispatch, endings, intake, operator, runs, waiting, workers
+from supervisor.core import dispatch, ejection, endings, intake, operator, runs, sessions, waiting, workers
 from supervisor.core import events as ev
 from supervisor.core.agenda import Alarm, Entry
 from supervisor.core.effects import Effect
 from supervisor.core.lifecycle import Signal
 from supervisor.core.plan import HostPlan, PoolPlan
+from supervisor.core.policy import Policy
 from supervisor.core.replicas import Replica
 from supervisor.core.state import State, build
 from supervisor.core.tasks import Waiting
@@ -23,8 +24,9 @@ Handler = Callable[[State, E, float], None]
 class Conductor:
     """The core of one daemon. Not thread-safe: one loop calls it, one event at a time."""
 
-    def __init__(self, plans: tuple[PoolPlan, ...], host: HostPlan | None = None) -> None:
+    def __init__(self, plans: tuple[PoolPlan, ...], host: HostPlan | None = None, policy: Policy | None = None) -> None:
         self.state = build(plans, host or HostPlan())
+        self.state.policy = policy
 
     def handle(self, event: ev.Event, now_ms: float) -> list[Effect]:
         """Take one event; gives what is to be done about it, in order. `now_ms` never goes backwards."""
@@ -58,19 +60,28 @@ def _fire(state: State, entry: Entry, now_ms: float) -> None:
             runs.note_wall(state, int(key))
         case Alarm.READERS_GONE:
             runs.note_grace_over(state, key, now_ms)
-        case Alarm.WORKER_PHASE:
-            workers.note_due(state, state.replicas[key], now_ms)
-        case Alarm.WORKER_STABLE:
-            incarnation, pool_id = key.split(" ", 1)
-            workers.note_stable(state.replicas[pool_id], int(incarnation))
-        case Alarm.DRAIN_DEADLINE:
-            operator.note_drain_deadline(state, state.replicas[key], now_ms)
+        case Alarm.WORKER_PHASE | Alarm.WORKER_STABLE | Alarm.DRAIN_DEADLINE | Alarm.BREAKER:
+            _fire_worker(state, alarm, key, now_ms)
         case Alarm.HALT_DEADLINE:
             operator.note_halt_deadline(state, now_ms)
         case Alarm.RETENTION:
             endings.expire(state, now_ms)
+        case Alarm.SESSION_END:
+            sessions.expire(state, key, now_ms)
         case _:
             assert_never(alarm)
+
+
+def _fire_worker(state: State, alarm: Alarm, key: str, now_ms: float) -> None:
+    if alarm is Alarm.WORKER_STABLE:
+        incarnation, pool_id = key.split(" ", 1)
+        workers.note_stable(state.replicas[pool_id], int(incarnation))
+    elif alarm is Alarm.WORKER_PHASE:
+        workers.note_due(state, state.replicas[key], now_ms)
+    elif alarm is Alarm.BREAKER:
+        ejection.note_due(state, state.replicas[key], now_ms)
+    else:
+        operator.note_drain_deadline(state, state.replicas[key], now_ms)
 
 
 def _fire_deadline(state: State, job_id: str, now_ms: float) -> None:
@@ -174,8 +185,10 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     ev.StepFailed: _fail_step,
     ev.EngineExited: _fail_step,
     ev.EngineStopped: _give,
+    ev.SessionEndRequested: lambda state, event, _: sessions.end(state, event),
     ev.DrainRequested: operator.drain,
     ev.ResumeRequested: operator.resume,
+    ev.SplitRequested: operator.split,
     ev.HaltRequested: operator.halt,
     ev.TasksRestored: intake.restore,
     ev.TimePassed: _pass_time,

@@ -6,7 +6,7 @@ step that returns the effect. The head of the queue is never passed by: a strict
 its set until it has one.
 """
 
-from supervisor.core import placement, waiting
+from supervisor.core import ejection, placement, policy, sessions, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CommitAttempt, StartRun
 from supervisor.core.replicas import Replica, ReplicaSet
@@ -27,11 +27,16 @@ def _fill(state: State, home: ReplicaSet, now_ms: float) -> None:
         if task.deadline_at_ms <= now_ms:  # its alarm is due as well, but a report may be handled before it
             waiting.expire(state, task)
             continue
-        replica = placement.choose(task, home.by_load)
+        warm = sessions.warm_replica(state, task, now_ms)
+        replica = placement.choose(task, home, warm)
         if replica is None:
             home.waiting.hold(task)
             return
-        home.waiting.take(task)
+        if state.policy is not None:
+            warm_pool = None if warm is None else warm.pool_id
+            replica = policy.place(state.policy, task, home, replica, now_ms, warm_pool=warm_pool)
+        home.waiting.take(task, now_ms)
+        state.quotas.begin_run(task, now_ms)
         state.agenda.note_pointless(state.is_live)
         _start(state, replica, task, now_ms)
         home.by_load.note(replica)
@@ -43,11 +48,16 @@ def _start(state: State, replica: Replica, task: Task, now_ms: float) -> None:
     task.attempt += 1
     if not task.emitted:
         task.queue_time_ms = now_ms - task.admitted_ms
-    task.phase = task.last_run = Running(replica.pool_id, replica.incarnation, run_id, now_ms)
+    is_alone = placement.needs_worker_alone(task, replica)
+    place = sessions.take_slot(state, task, replica, run_id, now_ms, placement.SLOT_ALONE if is_alone else None)
+    running = Running(replica.pool_id, replica.incarnation, run_id, now_ms, place.is_warm)
+    task.phase = task.last_run = running
     replica.runs[run_id] = task.job_id
+    state.sets[task.set_id].in_service.begin(task.expected_tokens, now_ms)
     state.runs[run_id] = task.job_id
-    if placement.needs_worker_alone(task, replica):
+    if is_alone:
         replica.exclusive_run = run_id
+    ejection.note_begun(state, replica, run_id, now_ms)
     plan = replica.plan
     state.agenda.add(now_ms + plan.wall_ms, Alarm.RUN_WALL, str(run_id))
     state.out.append(CommitAttempt(task.job_id, task.attempt))
@@ -62,5 +72,7 @@ def _start(state: State, replica: Replica, task: Task, now_ms: float) -> None:
             plan.model_digest or "",
             plan.idle_ms,
             plan.first_token_ms,
+            place.slot if plan.can_pin_slots else None,
+            place.is_warm,
         )
     )

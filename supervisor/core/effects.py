@@ -156,6 +156,22 @@ class NoteWorker(Struct, frozen=True):
     cause: str | None
 
 
+class NoteBreaker(Struct, frozen=True):
+    """A replica was ejected, is on probation, or is trusted again. `cause` is that of the last failure."""
+
+    pool_id: str
+    incarnation: int
+    trust: str
+    cause: str | None
+    retry_in_ms: float | None
+
+
+class NoteEviction(Struct, frozen=True):
+    """The KV of a session was given up on this pool: one step of the metrics (ORCH-3022)."""
+
+    pool_id: str
+
+
 class CompleteHalt(Struct, frozen=True):
     """Nothing runs any more: the daemon may exit."""
 
@@ -180,5 +196,7 @@ Effect = (
     | RunSelfTest
     | StopEngine
     | NoteWorker
+    | NoteEviction
+    | NoteBreaker
     | CompleteHalt
 )

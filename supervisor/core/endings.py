@@ -12,6 +12,7 @@ def finish(state: State, task: Task, outcome: Outcome) -> None:
     """Decide the end of a task that is neither waiting nor running any more."""
     assert not isinstance(task.phase, Ending | Ended), f"{task.job_id} ends twice"
     task.phase = Ending(outcome)
+    state.quotas.release(task)
     state.readerless.pop(task.job_id, None)
     state.writes_pending += 1
     if outcome.finish_reason is FinishReason.CANCELED:

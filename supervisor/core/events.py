@@ -5,8 +5,9 @@ Reports about a worker carry its incarnation, those about a run its run id: a la
 
 from msgspec import Struct
 
+from supervisor.core.split import Split
 from supervisor.core.tasks import Task
-from supervisor.wire.codes import FinishReason
+from supervisor.wire.codes import Engine, FinishReason
 
 
 class TaskSubmitted(Struct, frozen=True):
@@ -74,7 +75,7 @@ class FirstTokenCame(Struct, frozen=True):
 
 
 class RunFinished(Struct, frozen=True):
-    """The engine said that the answer is complete."""
+    """The engine said that the answer is complete. `tokens_cached` of the prompt were taken from KV that was there."""
 
     run_id: int
     finish_reason: FinishReason
@@ -82,12 +83,14 @@ class RunFinished(Struct, frozen=True):
     tokens_out: int
     emitted: int
     decode_ms: float
+    tokens_cached: int = 0
 
 
 class RunFailed(Struct, frozen=True):
     """A run ended without the engine's end. `is_client_fault`: the engine refused the request itself.
 
-    `is_worker_lost`: the connection or the process is gone, so another worker may do better. `reason` is a fixed word.
+    `is_worker_lost`: the connection or the process is gone, so another worker may do better. `is_busy`: the engine has
+    no room for it now. `reason` is a fixed word.
     """
 
     run_id: int
@@ -96,6 +99,7 @@ class RunFailed(Struct, frozen=True):
     emitted: int
     is_client_fault: bool = False
     is_worker_lost: bool = False
+    is_busy: bool = False
 
 
 class RunStalled(Struct, frozen=True):
@@ -132,12 +136,13 @@ class SlotStuck(Struct, frozen=True):
 
 
 class DeviceSeen(Struct, frozen=True):
-    """One GPU of the inventory."""
+    """One GPU of the inventory. `vram_free_mib` is rounded down coarsely: it decides between equals only."""
 
     uuid: str
     index: int
     name: str
     vram_total_mib: int
+    vram_free_mib: int = 0
 
 
 class DevicesSeen(Struct, frozen=True):
@@ -227,6 +232,13 @@ class EngineStopped(Struct, frozen=True):
     incarnation: int
 
 
+class SessionEndRequested(Struct, frozen=True):
+    """A caller is done with a session: its KV is to be evicted."""
+
+    tenant: str
+    session: bytes
+
+
 class DrainRequested(Struct, frozen=True):
     """An operator takes a pool out of service."""
 
@@ -240,6 +252,14 @@ class ResumeRequested(Struct, frozen=True):
     pool_id: str
 
 
+class SplitRequested(Struct, frozen=True):
+    """A canary is to take a share of an alias, another share, or none any more (ORCH-3033)."""
+
+    engine: Engine
+    model_ref: str
+    split: Split | None
+
+
 class HaltRequested(Struct, frozen=True):
     """The daemon is to stop within `deadline_ms`. A second one with 0 stops at once."""
 
@@ -249,11 +269,13 @@ class HaltRequested(Struct, frozen=True):
 class TasksRestored(Struct, frozen=True):
     """Read from the journal at start: unfinished tasks in their old order; finished ones, oldest first.
 
-    Each finished one comes with the bytes that its stream keeps.
+    Each finished one comes with the bytes that its stream keeps. An unfinished one comes with its runs so far and the
+    tokens that it is known to have emitted; `silent` names those that are known to have emitted none.
     """
 
     unfinished: tuple[Task, ...]
     finished: tuple[tuple[Task, int], ...]
+    silent: tuple[str, ...] = ()
 
 
 class TimePassed(Struct, frozen=True):
@@ -288,8 +310,10 @@ Event = (
     | StepFailed
     | EngineExited
     | EngineStopped
+    | SessionEndRequested
     | DrainRequested
     | ResumeRequested
+    | SplitRequested
     | HaltRequested
     | TasksRestored
     | TimePassed

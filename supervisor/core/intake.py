@@ -1,7 +1,7 @@
 """From the submitted task to the waitlist: admission, the durable record, the answer, the cancel."""
 
 from supervisor.core import endings, waiting
-from supervisor.core.admission import RETRY_FULL_MS, Admitted, MustCount, admit
+from supervisor.core.admission import Admitted, MustCount, admit
 from supervisor.core.effects import (
     AbortRun,
     AnswerAccepted,
@@ -11,7 +11,10 @@ from supervisor.core.effects import (
     CountTokens,
 )
 from supervisor.core.events import AcceptsCommitted, AcceptsFailed, CancelRequested, TasksRestored, TokensCounted
+from supervisor.core.full_queue import RETRY_FULL_MS
+from supervisor.core.quotas import memory_of
 from supervisor.core.refusals import Refused
+from supervisor.core.replicas import ReplicaSet
 from supervisor.core.state import State
 from supervisor.core.tasks import (
     Aborting,
@@ -36,9 +39,12 @@ def submit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = 
         case Refused() as refused:
             state.out.append(AnswerRefused(task.job_id, refused))
         case MustCount(replica=replica):
+            state.rates.charge(task, state.sets[replica.set_id], now_ms)
             state.counting[task.job_id] = task
             state.out.append(CountTokens(replica.pool_id, task))
         case Admitted() as admitted:
+            if prompt_tokens is None:  # else the count was paid for
+                state.rates.charge(task, admitted.home, now_ms)
             _accept(state, task, admitted)
 
 
@@ -65,7 +71,11 @@ def _accept(state: State, task: Task, admitted: Admitted) -> None:
     task.set_id = home.set_id
     task.queue_position = admitted.queue_position
     task.predicted_start_ms = admitted.predicted_start_ms
+    task.bucket = 0
+    home.promises.fetch((task.tenant, task.task_id))
     home.reserve(task)
+    state.quotas.hold(task)
+    state.quotas.begin_wait(task)
     _index(state, task)
     state.accept_tickets[task.job_id] = [task.job_id]
     state.writes_pending += 1
@@ -108,6 +118,7 @@ def note_tokens_counted(state: State, event: TokensCounted, now_ms: float) -> No
 
 def _release_reservation(state: State, task: Task) -> None:
     state.set_of(task).release(task)
+    state.quotas.end_wait(task)
     state.writes_pending -= 1
 
 
@@ -132,6 +143,7 @@ def note_accepts_failed(state: State, event: AcceptsFailed) -> None:
         task = state.tasks.pop(job_id)
         del state.by_task[task.tenant][task.task_id]
         _release_reservation(state, task)
+        state.quotas.release(task)
         message = "The task could not be stored."
         refused = Refused(code=Code.POOL_UNAVAILABLE, reason=Reason.DISK, message=message, retry_after_ms=5_000)
         for ticket in state.accept_tickets.pop(job_id):
@@ -165,30 +177,51 @@ def cancel(state: State, event: CancelRequested) -> None:
 def restore(state: State, event: TasksRestored, now_ms: float) -> None:
     """Take up what an earlier daemon left: finished tasks are remembered, unfinished ones wait again.
 
-    A best-effort task that was running may have delivered tokens that no re-run can repeat: it ends as WORKER_RESET.
+    1. A task that no pool serves any more ends.
+    2. One that lost `daemons_lost_max` daemons ends: a poison task must not take them down for ever.
+    3. A best-effort one ends as WORKER_RESET if it may have delivered tokens: no re-run can repeat them.
+    4. All others wait; a strict one goes on behind the tokens that it delivered.
     """
     for task, log_bytes in event.finished:
         assert isinstance(task.phase, Ended)
         _index(state, task)
         endings.remember(state, task, task.phase.outcome, log_bytes, task.phase.at_ms)
     endings.bound_logs(state)
+    silent = frozenset(event.silent)
     for task in event.unfinished:
         _index(state, task)
         state.counts.enqueued += 1
-        _restore_unfinished(state, task, now_ms)
+        _restore_unfinished(state, task, now_ms, is_silent=task.job_id in silent)
     endings.expire(state, now_ms)
 
 
-def _restore_unfinished(state: State, task: Task, now_ms: float) -> None:
+def _still_serves(home: ReplicaSet, task: Task) -> bool:
+    """The config may have changed since the task was accepted."""
+    does = home.members and task.workload in home.members[0].plan.workloads
+    return bool(does) and (home.key.ctx is None or task.ctx <= home.key.ctx)
+
+
+def _restore_unfinished(state: State, task: Task, now_ms: float, *, is_silent: bool) -> None:
     homes = state.routes.get((task.engine, task.model_ref), ())
-    fitting = [home for home in homes if home.members and (home.key.ctx is None or task.ctx <= home.key.ctx)]
-    if not fitting:
+    fitting = [home for home in homes if _still_serves(home, task)]
+    task.memory_bytes = memory_of(task, fitting[0]) if fitting else 0
+    state.quotas.hold(task)
+    if not fitting:  # 1
         message = "No pool serves this model any more."
         endings.fail(state, task, Code.POOL_UNAVAILABLE, Reason.MODEL, message, 10_000)
-    elif task.attempt and not task.is_strict:
+    elif task.daemons_lost >= state.host.daemons_lost_max:  # 2
+        refused = Refused(
+            code=Code.WORKER_RESET,
+            reason=Reason.POISON,
+            message="Every daemon that ran this task died.",
+            engine=task.engine,
+            is_final=True,
+        )
+        endings.finish(state, task, Outcome(error=refused, emitted=task.emitted))
+    elif task.attempt and not task.is_strict and not is_silent:  # 3
         message = "The daemon was restarted while the task ran."
         endings.fail(state, task, Code.WORKER_RESET, Reason.SHUTDOWN, message, 1_000)
-    else:
-        task.attempt = 0  # the daemon's death is not the task's fault
+    else:  # 4
+        task.attempts_before = task.attempt
         task.set_id = fitting[0].set_id
         waiting.enter(state, task, now_ms)

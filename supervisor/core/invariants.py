@@ -3,8 +3,10 @@
 from collections import Counter
 
 from supervisor.core.lifecycle import Phase
-from supervisor.core.placement import can_take
-from supervisor.core.replicas import Replica, ReplicaSet
+from supervisor.core.placement import SLOT_ALONE, can_take
+from supervisor.core.quotas import Usage
+from supervisor.core.replicas import Replica, ReplicaSet, Wanted
+from supervisor.core.session import Seat
 from supervisor.core.state import State
 from supervisor.core.tasks import Aborting, Accepting, Ended, Ending, Running, Waiting
 from supervisor.core.waiting import is_hopeless
@@ -12,12 +14,14 @@ from supervisor.core.waiting import is_hopeless
 
 def violations(state: State, now_ms: float) -> list[str]:
     """Everything that is wrong, one sentence each; empty for a sound state. O(tasks)."""
-    found = [*_conservation(state), *_reservations(state), *_alarms(state)]
+    found = [*_conservation(state), *_reservations(state), *_quotas(state), *_alarms(state)]
     for home in state.sets.values():
         found += _waiting(state, home, now_ms)
         found += _offers(home)
     for replica in state.replicas.values():
         found += _slots(state, replica)
+        found += _slot_table(state, replica)
+    found += _sessions(state)
     if state.out or (state.dirty and state.halt_deadline_ms is None):
         found.append("the last event was not settled")
     return found
@@ -62,6 +66,25 @@ def _reservations(state: State) -> list[str]:
     return found
 
 
+def _quotas(state: State) -> list[str]:
+    """What each tenant is said to hold is what its tasks hold."""
+    held: dict[str, Usage] = {}
+    for task in state.tasks.values():
+        if isinstance(task.phase, Ending | Ended):
+            continue
+        usage = held.setdefault(task.tenant, Usage())
+        usage.jobs += 1
+        usage.waiting += isinstance(task.phase, Accepting | Waiting)
+        usage.memory_bytes += task.memory_bytes
+        usage.expected_tokens += task.expected_tokens
+    counted = {tenant: state.quotas.usage_of(tenant) for tenant in {*held, *state.quotas.tenants()}}
+    return [
+        f"tenant {tenant} holds {held.get(tenant, Usage())}, counted are {usage}"
+        for tenant, usage in sorted(counted.items())
+        if usage != held.get(tenant, Usage())
+    ]
+
+
 def _alarms(state: State) -> list[str]:
     """Whatever has a moment will be looked at then: no alarm is missing."""
     moments = {
@@ -73,6 +96,12 @@ def _alarms(state: State) -> list[str]:
             moments[f"wall of {task.job_id}"] = task.phase.started_ms + wall_ms
     moments |= {f"grace of {job_id}": at_ms for job_id, at_ms in state.readerless.items()}
     moments |= {f"phase of {name}": pool.due_ms for name, pool in state.replicas.items() if pool.due_ms is not None}
+    for name, pool in state.replicas.items():
+        if pool.breaker.due_ms is not None:
+            moments[f"breaker of {name}"] = pool.breaker.due_ms
+        if pool.breaker.is_paused:
+            moments[f"pause of {name}"] = pool.breaker.paused_until_ms
+    moments |= {f"end of session {key}": session.expires_ms for key, session in state.sessions.items()}
     if state.retention_due_ms is not None:
         moments["retention"] = state.retention_due_ms
     next_ms = state.agenda.next_due_ms()
@@ -103,7 +132,7 @@ def _offers(home: ReplicaSet) -> list[str]:
     """What the set keeps beside its members is what they offer."""
     serving = [member for member in home.members if member.is_serving]
     found = []
-    if home.serving != serving or home.slots_serving != sum(member.slots for member in serving):
+    if home.serving != serving or home.slots_serving != sum(member.slots_trusted for member in serving):
         found.append(f"{home.set_id}: its serving members are miscounted")
     if home.members and home.capacity_total != sum(member.plan.queue_capacity for member in home.members):
         found.append(f"{home.set_id}: its capacity is miscounted")
@@ -130,4 +159,45 @@ def _slots(state: State, replica: Replica) -> list[str]:
         running = phase.running if isinstance(phase, Aborting) else phase
         if not isinstance(running, Running) or running.run_id != run_id:
             found.append(f"{name}: run {run_id} of {job_id} is {phase}")
+    return found
+
+
+def _slot_table(state: State, replica: Replica) -> list[str]:
+    """Each slot is free or has one run; a warm one holds the KV of one session, which says so too."""
+    name, table, found = replica.pool_id, replica.slot_table, []
+    taken, warm = table.taken(), table.warm()
+    if replica.phase is not Phase.READY:
+        return [f"{name}: slots are known while {replica.phase}"] if taken or warm else []
+    if set(taken) != replica.runs.keys() | replica.freeing:
+        found.append(f"{name}: slots of runs {sorted(taken)}, runs {sorted(replica.runs)} and {replica.freeing}")
+    if len(set(taken.values())) != len(taken) or table.free + len(taken) != replica.slots:
+        found.append(f"{name}: {table.free} free slots and {taken} are not {replica.slots}")
+    if replica.exclusive_run is not None and taken.get(replica.exclusive_run) != SLOT_ALONE:
+        found.append(f"{name}: a strict task that is alone has slot {taken.get(replica.exclusive_run)}")
+    for slot, key in warm.items():
+        session = state.sessions.get(key)
+        if session is None or not session.is_warm or session.seat != Seat(name, replica.incarnation, slot):
+            found.append(f"{name}: slot {slot} is warm for {key}, which is {session}")
+    return found
+
+
+def _sessions(state: State) -> list[str]:
+    """KV lies where the session says, in a worker that serves now; nothing is kept past its ceilings."""
+    found = []
+    if len(state.sessions) > state.host.sessions_max:
+        found.append(f"{len(state.sessions)} sessions are remembered")
+    for key, session in state.sessions.items():
+        if session.turns > state.host.session_turns_max or bool(session.tokens) > (session.seat is not None):
+            found.append(f"{key} is {session}")
+        if session.seat is None:
+            continue
+        replica = state.replicas[session.seat.pool_id]
+        is_there = replica.phase is Phase.READY and replica.wanted is not Wanted.DRAIN
+        if replica.incarnation != session.seat.incarnation or not is_there or session.is_deleted:
+            found.append(f"{key} has its KV in {session.seat} of {replica.replica_id}, {replica.phase}")
+        holder = replica.slot_table.warm().get(session.seat.slot)
+        if session.run_id is None and (holder != key or session.turns >= state.host.session_turns_max):
+            found.append(f"{key} has its KV in {session.seat}, where that of {holder} lies")
+        if session.run_id is not None and replica.slot_table.taken().get(session.run_id) != session.seat.slot:
+            found.append(f"{key} runs in {session.seat} as {session.run_id}")
     return found

@@ -30,7 +30,7 @@ M = TypeVar("M", bound=Loaded)
 
 
 class LoadOrder(Generic[M]):
-    """Members by (share of slots taken, place among the members); the places are in the order of the pool ids."""
+    """Members by (share of slots taken, place); the places are in the order in which the members were given."""
 
     __slots__ = ("_heap", "_members", "_places")
 

@@ -1,9 +1,9 @@
 """What the operator asks for: drain, resume, halt. Changes what is *wanted*; the rest follows."""
 
-from supervisor.core import runs, waiting, workers
+from supervisor.core import ejection, runs, sessions, waiting, workers
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CompleteHalt, NoteWorker
-from supervisor.core.events import DrainRequested, HaltRequested, ResumeRequested
+from supervisor.core.events import DrainRequested, HaltRequested, ResumeRequested, SplitRequested
 from supervisor.core.lifecycle import Phase, Signal
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, Wanted
@@ -17,6 +17,7 @@ def drain(state: State, event: DrainRequested, now_ms: float) -> None:
     if replica.wanted is Wanted.HALT:
         return
     replica.wanted = Wanted.DRAIN
+    sessions.evict_all(state, replica)
     touch(state, replica)
     replica.drain_deadline_ms = now_ms + event.deadline_ms
     state.agenda.add(replica.drain_deadline_ms, Alarm.DRAIN_DEADLINE, replica.pool_id)
@@ -32,14 +33,23 @@ def note_drain_deadline(state: State, replica: Replica, now_ms: float) -> None:
 
 
 def resume(state: State, event: ResumeRequested, now_ms: float) -> None:
-    """Undo a drain, and try again at once what is backing off or broken."""
+    """Undo a drain, and try again at once what is backing off, broken or ejected."""
     replica = state.replicas[event.pool_id]
     if replica.wanted is Wanted.HALT:
         return
     replica.wanted = Wanted.SERVE
     replica.drain_deadline_ms = None
     workers.give(state, replica, Signal.RETRY, now_ms)
+    ejection.try_now(state, replica, now_ms)
     touch(state, replica)
+
+
+def split(state: State, event: SplitRequested, _now_ms: float) -> None:
+    """Give a canary its share of an alias. What was admitted before stays where it is."""
+    if event.split is None:
+        state.splits.pop((event.engine, event.model_ref), None)
+    else:
+        state.splits[event.engine, event.model_ref] = event.split
 
 
 def _reset(replica: Replica, reason: Reason, message: str) -> Refused:

@@ -46,15 +46,36 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     load_timeout_ms: int
     kv_bytes_per_token: int = 0
     """Bytes of KV cache that one token of context takes, over all devices; 0 where nobody knows."""
+    can_pin_slots: bool = False
+    """Whether a request can name the engine's slot that it must run in."""
     queue_order: QueueOrder = QueueOrder.FIFO
     unplannable: str | None = None
     """One sentence where the pool can never start as configured: no adapter, no model file, a refused flag."""
 
 
+class TenantPlan(Struct, frozen=True, kw_only=True):
+    """What one tenant may hold at once (None for any number), and its share of a queue in fair order."""
+
+    concurrent_jobs: int | None = None
+    waiting_tasks: int | None = None
+    memory_bytes: int | None = None
+    weight: int = 1
+
+
+NO_QUOTA = TenantPlan()
+
+
 class HostPlan(Struct, frozen=True, kw_only=True):
-    """Bounds of the whole daemon. Times are milliseconds, sizes bytes."""
+    """Bounds of the whole daemon. Times are milliseconds, sizes bytes. A tenant that is not listed has no quota."""
 
     finished_retention_ms: int = 600_000
     finished_bytes_max: int = 268_435_456
     finished_ids_min: int = 10_000
+    tenants: dict[str, TenantPlan] = {}
     attempts_max: int = 2
+    """Workers that one task may lose under one daemon."""
+    daemons_lost_max: int = 5
+    """Daemons that one task may lose: it may be what ends them."""
+    session_ttl_ms: int = 600_000
+    session_turns_max: int = 8
+    sessions_max: int = 10_000

@@ -10,11 +10,15 @@ from hashlib import sha256
 
 from msgspec import Struct, field, structs
 
-from supervisor.core.forecast import Forecast
+from supervisor.core.breaker import Breaker, Trust
+from supervisor.core.forecast import Forecast, InService
+from supervisor.core.lane import Ahead
 from supervisor.core.lifecycle import Phase
 from supervisor.core.load_order import LoadOrder
 from supervisor.core.plan import PoolPlan
+from supervisor.core.promises import Promises
 from supervisor.core.restart import History
+from supervisor.core.slots import SlotTable
 from supervisor.core.tasks import Task
 from supervisor.core.waitlist import Waitlist
 from supervisor.wire.codes import Priority
@@ -90,7 +94,9 @@ class Replica(Struct, kw_only=True):
 
     `runs` maps run ids to job ids. `freeing` holds runs that were aborted and whose slot was not yet seen idle; those
     of them that lost their connection are `doubts`: until the worker was seen alive again, it takes no task.
-    `exclusive_run` is a strict task that has a worker with several slots to itself.
+    `exclusive_run` is a strict task that has a worker with several slots to itself. `slot_table` knows the engine's
+    slots by number, `evictions` counts sessions whose KV was given up here, `vram_free_mib` is that of its tightest
+    device.
     """
 
     plan: PoolPlan
@@ -115,8 +121,12 @@ class Replica(Struct, kw_only=True):
     runs: dict[int, str] = field(default_factory=dict)
     freeing: set[int] = field(default_factory=set)
     doubts: set[int] = field(default_factory=set)
+    slot_table: SlotTable = field(default_factory=SlotTable)
+    evictions: int = 0
+    vram_free_mib: int = 0
     exclusive_run: int | None = None
     drain_deadline_ms: float | None = None
+    breaker: Breaker = field(default_factory=Breaker)
 
     @property
     def pool_id(self) -> str:
@@ -139,9 +149,25 @@ class Replica(Struct, kw_only=True):
         return self.phase is Phase.READY and self.wanted is Wanted.SERVE
 
     @property
+    def is_ejected(self) -> bool:
+        """Whether it serves and its breaker keeps every task from it."""
+        return self.is_serving and self.breaker.is_ejecting
+
+    @property
+    def slots_trusted(self) -> int:
+        """Slots that can be counted on: none of an ejected worker, one of a worker on probation."""
+        if self.breaker.is_ejecting:
+            return 0
+        return self.slots if self.breaker.trust is Trust.CLOSED else min(self.slots, 1)
+
+    @property
     def can_come_back(self) -> bool:
         """Whether waiting for it makes sense: it has its devices and is not given up."""
         return self.phase not in (Phase.UNPLACED, Phase.BROKEN, Phase.OFF) and self.wanted is Wanted.SERVE
+
+
+def _has_room(replica: Replica) -> bool:
+    return replica.breaker.is_taking and replica.load < replica.slots
 
 
 class ReplicaSet(Struct):
@@ -156,7 +182,10 @@ class ReplicaSet(Struct):
     members: list[Replica] = field(default_factory=list)
     waiting: Waitlist = field(default_factory=Waitlist)
     forecast: Forecast = field(default_factory=Forecast)
+    in_service: InService = field(default_factory=InService)
+    promises: Promises = field(default_factory=Promises)
     reserved: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
+    reserved_tokens: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     reserved_bytes: int = 0
     serving: list[Replica] = field(default_factory=list)
     by_load: LoadOrder[Replica] = field(default_factory=LoadOrder)
@@ -169,22 +198,28 @@ class ReplicaSet(Struct):
     def recount(self) -> None:
         """Take over what members offer; called whenever a member joins, leaves, or begins or ends to serve."""
         self.serving = [member for member in self.members if member.is_serving]
-        self.by_load.rebuild(self.serving)
-        self.slots_serving = sum(member.slots for member in self.serving)
+        self.rank()
+        self.slots_serving = sum(member.slots_trusted for member in self.serving)
         self.ctx_per_slot = min((member.ctx_per_slot for member in self.serving), default=0)
         self.capacity_total = sum(member.plan.queue_capacity for member in self.members)
         self.bytes_max = sum(member.plan.queue_bytes_max for member in self.members)
         for priority in Priority:
             self.capacity[priority] = sum(member.plan.classes[priority].capacity for member in self.members)
 
+    def rank(self) -> None:
+        """Equally loaded members go by most free VRAM, as of the last look at the devices, then by name (ORCH-3008)."""
+        self.by_load.rebuild(sorted(self.serving, key=lambda member: (-member.vram_free_mib, member.pool_id)))
+
     def reserve(self, task: Task) -> None:
         """Keep room for a task whose record is being written."""
         self.reserved[task.priority] += 1
+        self.reserved_tokens[task.priority] += task.expected_tokens
         self.reserved_bytes += task.size_bytes
 
     def release(self, task: Task) -> None:
         """Give that room back: the record is on disk, or will never be."""
         self.reserved[task.priority] -= 1
+        self.reserved_tokens[task.priority] -= task.expected_tokens
         self.reserved_bytes -= task.size_bytes
 
     def occupied(self, priority: Priority) -> int:
@@ -192,9 +227,28 @@ class ReplicaSet(Struct):
         return self.waiting.depth(priority) + self.reserved[priority]
 
     @property
+    def can_serve(self) -> bool:
+        """Whether some member serves and is not ejected by its breaker."""
+        return not all(member.breaker.is_ejecting for member in self.serving)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether some member would take an ordinary task now."""
+        return self.by_load.first(_has_room) is not None
+
+    @property
     def occupied_total(self) -> int:
         """Tasks of all classes that wait or will."""
         return len(self.waiting) + sum(self.reserved.values())
+
+    def expected_tokens(self, priority: Priority) -> int:
+        """Tokens expected of the tasks of a class that wait, or will as soon as their record is on disk."""
+        return self.waiting.expected_tokens(priority) + self.reserved_tokens[priority]
+
+    def ahead_in_class(self, newcomer: Task) -> Ahead:
+        """What of its own class goes before a task that is admitted now, records that are being written included."""
+        found, priority = self.waiting.ahead_in_class(newcomer), newcomer.priority
+        return Ahead(found.tasks + self.reserved[priority], found.expected_tokens + self.reserved_tokens[priority])
 
     @property
     def work_total(self) -> int:

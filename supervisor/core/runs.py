@@ -2,10 +2,11 @@
 
 A run that lost its worker is run again from its start, before all others of its class, if the stream can go on without
 a seam: the task is strict (the delivered tokens are compared and skipped) or has delivered nothing. A task that lost
-`attempts_max` workers is poison: it ends, is not retriable, and takes no further worker with it.
+`attempts_max` workers is poison: it ends, is not retriable, and takes no further worker with it. A run that the engine
+refused because it was busy is none of these attempts: its task waits again, at the head, until its deadline.
 """
 
-from supervisor.core import endings, waiting
+from supervisor.core import ejection, endings, sessions, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import AbortRun, ConfirmSlotIdle
 from supervisor.core.events import (
@@ -28,21 +29,25 @@ SLOT_IDLE_WITHIN_MS = 5_000
 RETRY_RESET_MS = 1_000
 
 
-def end_run(state: State, running: Running, *, is_slot_proven_free: bool) -> None:
+def end_run(state: State, running: Running, *, is_slot_proven_free: bool, kv_tokens: int = 0) -> None:
     """A run is over: give its slot back, or first see that the engine has stopped working on it.
 
-    A worker that is being stopped takes its slots with it.
+    A worker that is being stopped takes its slots with it. `kv_tokens` of KV are left in it that its session can use.
     """
-    del state.runs[running.run_id]
+    task = state.tasks[state.runs.pop(running.run_id)]
+    state.sets[task.set_id].in_service.end(task.expected_tokens, running.started_ms)
     state.agenda.note_pointless(state.is_live)
     replica = state.replicas[running.pool_id]
     if replica.runs.pop(running.run_id, None) is None:
         return  # its process is gone, and the slot with it
     if replica.exclusive_run == running.run_id:
         replica.exclusive_run = None
+    sessions.end_turn(state, replica, running.run_id, kv_tokens)
     if not is_slot_proven_free and replica.phase is Phase.READY:
         replica.freeing.add(running.run_id)
         state.out.append(ConfirmSlotIdle(replica.pool_id, replica.incarnation, running.run_id, SLOT_IDLE_WITHIN_MS))
+    else:
+        sessions.free_slot(state, replica, running.run_id)
     note_load(state, replica)
 
 
@@ -54,7 +59,9 @@ def note_finished(state: State, event: RunFinished, now_ms: float) -> None:
     task, running = found
     home = state.set_of(task)
     home.forecast.observe(now_ms - running.started_ms, task.expected_tokens)
-    end_run(state, running, is_slot_proven_free=True)
+    ejection.note_success(state, running, now_ms)
+    kv_tokens = (event.tokens_in or 0) + event.tokens_out
+    end_run(state, running, is_slot_proven_free=True, kv_tokens=kv_tokens)
     task.emitted = max(task.emitted, event.emitted)
     outcome = Outcome(
         finish_reason=event.finish_reason,
@@ -62,6 +69,7 @@ def note_finished(state: State, event: RunFinished, now_ms: float) -> None:
         tokens_out=event.tokens_out,
         emitted=task.emitted,
         decode_ms=event.decode_ms,
+        kv_warmth=running.kv_warmth and event.tokens_cached > 0,
     )
     endings.finish(state, task, outcome)
 
@@ -75,6 +83,7 @@ def note_failed(state: State, event: RunFailed, now_ms: float) -> None:
     if found is None:
         return
     task, running = found
+    _judge_failure(state, task, running, event, now_ms)
     end_run(state, running, is_slot_proven_free=event.is_client_fault)
     task.emitted = max(task.emitted, event.emitted)
     if event.is_worker_lost:
@@ -84,10 +93,35 @@ def note_failed(state: State, event: RunFailed, now_ms: float) -> None:
         endings.finish(state, task, outcome)
     elif event.is_client_fault:
         endings.fail(state, task, Code.INVALID_PARAMS, _reason(event.reason), event.message)
+    elif event.is_busy and (task.is_strict or not task.emitted):
+        task.turned_away += 1
+        waiting.return_to_front(state, task, now_ms)
     elif event.is_worker_lost:
         _retry_or_reset(state, task, event.message, now_ms)
     else:
         endings.fail(state, task, Code.WORKER_RESET, _reason(event.reason), event.message, RETRY_RESET_MS)
+
+
+def _judge_failure(state: State, task: Task, running: Running, event: RunFailed, now_ms: float) -> None:
+    """What a failed run says of its worker. Connections that break together are one failure of it."""
+    is_cancelled = isinstance(task.phase, Aborting) and _is_decided(task.phase)
+    is_known = event.is_worker_lost and bool(state.replicas[running.pool_id].doubts)
+    if event.is_busy:
+        ejection.note_busy(state, running, now_ms)
+    elif is_cancelled or is_known or event.is_client_fault or event.reason == Reason.DETERMINISM:
+        ejection.note_void(state, running, now_ms)
+    else:
+        ejection.note_failure(state, running, event.message, now_ms)
+
+
+def _judge_abort(state: State, aborting: Aborting, event: RunAborted, now_ms: float) -> None:
+    """What an aborted run says of its worker: a stall is its fault, and so is a wall reached without one token."""
+    running, error = aborting.running, aborting.error
+    is_silent = error is not None and error.reason is Reason.WALL and not event.tokens_out
+    if error is not None and (error.reason is Reason.STALLED or is_silent):
+        ejection.note_failure(state, running, error.message, now_ms)
+    else:
+        ejection.note_void(state, running, now_ms)
 
 
 def _is_decided(aborting: Aborting) -> bool:
@@ -106,7 +140,7 @@ def _reason(word: str) -> Reason:
 
 
 def _retry_or_reset(state: State, task: Task, message: str, now_ms: float) -> None:
-    if task.attempt >= state.host.attempts_max:
+    if task.attempt - task.attempts_before - task.turned_away >= state.host.attempts_max:
         refused = Refused(
             code=Code.WORKER_RESET,
             reason=Reason.POISON,
@@ -143,7 +177,10 @@ def note_aborted(state: State, event: RunAborted, now_ms: float) -> None:
     task, running = found
     assert isinstance(task.phase, Aborting), f"{task.job_id} was not aborting"
     aborting = task.phase
-    end_run(state, running, is_slot_proven_free=False)
+    _judge_abort(state, aborting, event, now_ms)
+    is_of_use = _is_decided(aborting) and aborting.error is None and event.tokens_out > 0
+    kv_tokens = (event.tokens_in or 0) + event.tokens_out if is_of_use else 0
+    end_run(state, running, is_slot_proven_free=False, kv_tokens=kv_tokens)
     task.emitted = max(task.emitted, event.emitted)
     if not _is_decided(aborting):
         _retry_or_reset(state, task, "The worker was lost.", now_ms)
@@ -155,6 +192,7 @@ def note_aborted(state: State, event: RunAborted, now_ms: float) -> None:
         tokens_out=event.tokens_out,
         emitted=task.emitted,
         decode_ms=event.decode_ms,
+        kv_warmth=running.kv_warmth and event.tokens_out > 0,
     )
     endings.finish(state, task, outcome)
 
@@ -187,6 +225,9 @@ def note_wall(state: State, run_id: int) -> None:
 
 def note_slots_idle(state: State, replica: Replica, event: SlotsSeenIdle) -> None:
     """The engine stopped working on aborted runs: their slots can take tasks again."""
+    for run_id in event.run_ids:
+        if run_id in replica.freeing:
+            sessions.free_slot(state, replica, run_id)
     replica.freeing.difference_update(event.run_ids)
     replica.doubts.difference_update(event.run_ids)
     note_load(state, replica)

@@ -7,7 +7,13 @@ from msgspec import Struct, field
 from supervisor.core.agenda import Agenda, Alarm, Entry
 from supervisor.core.effects import Effect
 from supervisor.core.plan import HostPlan, PoolPlan
+from supervisor.core.policy import Policy
+from supervisor.core.quotas import Quotas
+from supervisor.core.rates import Rates
 from supervisor.core.replicas import Replica, ReplicaSet, SetKey
+from supervisor.core.session import Session, key_of
+from supervisor.core.slots import SessionKey
+from supervisor.core.split import Split
 from supervisor.core.tasks import Aborting, Running, Task, Waiting
 from supervisor.core.waitlist import Waitlist
 from supervisor.wire.codes import Engine
@@ -28,15 +34,19 @@ class State(Struct, kw_only=True):
     `tasks` holds all known tasks by job id, finished ones included; `by_task` finds them by tenant and task id.
     `routes` gives the sets that serve a model under one of its names. `runs` maps run ids to job ids. `counting` holds
     submitted tasks whose prompt is being tokenized. `readerless` says when a running task without readers is to be
-    cancelled. `writes_pending` counts records on their way to the disk. `ended` and `logs` are in order of their end
-    (values: when, and bytes of the kept stream). `dirty` names the sets in which something may have become movable.
-    `out` gathers the effects of the event being handled.
+    cancelled. `sessions` are in the order of their last turn. `writes_pending` counts records on their way to the disk.
+    `ended` and `logs` are in order of their end (values: when, and bytes of the kept stream). `dirty` names the sets in
+    which something may have become movable.
+    `out` gathers the effects of the event being handled. `policy` is the plugin that is asked, if there is one.
+    `splits` are the aliases of which a canary takes a share.
     """
 
     host: HostPlan
+    quotas: Quotas
     replicas: dict[str, Replica]
     sets: dict[str, ReplicaSet]
     routes: dict[tuple[Engine, str], tuple[ReplicaSet, ...]]
+    rates: Rates = field(default_factory=Rates)
     tasks: dict[str, Task] = field(default_factory=dict)
     by_task: dict[str, dict[str, str]] = field(default_factory=dict)
     counting: dict[str, Task] = field(default_factory=dict)
@@ -45,6 +55,7 @@ class State(Struct, kw_only=True):
     readerless: dict[str, float] = field(default_factory=dict)
     writes_pending: int = 0
     runs: dict[int, str] = field(default_factory=dict)
+    sessions: OrderedDict[SessionKey, Session] = field(default_factory=OrderedDict)
     ended: OrderedDict[str, float] = field(default_factory=OrderedDict)
     logs: OrderedDict[str, int] = field(default_factory=OrderedDict)
     log_bytes: int = 0
@@ -60,15 +71,20 @@ class State(Struct, kw_only=True):
     halt_deadline_ms: float | None = None
     is_halt_complete: bool = False
     retention_due_ms: float | None = None
+    policy: Policy | None = None
+    splits: dict[tuple[Engine, str], Split] = field(default_factory=dict)
 
     def is_live(self, entry: Entry) -> bool:
         """Whether an alarm would still do something."""
-        _, alarm, key = entry
+        due_ms, alarm, key = entry
         if alarm is Alarm.TASK_DEADLINE:
             task = self.tasks.get(key)
             return task is not None and isinstance(task.phase, Waiting)
         if alarm is Alarm.RUN_WALL:
             return int(key) in self.runs
+        if alarm is Alarm.SESSION_END:
+            session = self.sessions.get(key_of(key))
+            return session is not None and session.expires_ms <= due_ms
         return True
 
     def task_of_run(self, run_id: int) -> tuple[Task, Running] | None:
@@ -109,7 +125,7 @@ def set_key(plan: PoolPlan, engine_version: str | None) -> SetKey:
 
 def build(plans: tuple[PoolPlan, ...], host: HostPlan) -> State:
     """The state of a daemon that has just started: every worker idle, in its forming set."""
-    state = State(host=host, replicas={}, sets={}, routes={})
+    state = State(host=host, quotas=Quotas(host.tenants), replicas={}, sets={}, routes={})
     for plan in plans:
         replica = Replica(plan=plan, set_key=set_key(plan, None))
         state.replicas[plan.pool_id] = replica
@@ -122,7 +138,8 @@ def join_set(state: State, replica: Replica) -> None:
     set_id = replica.set_key.set_id
     home = state.sets.get(set_id)
     if home is None:
-        home = state.sets[set_id] = ReplicaSet(replica.set_key, set_id)
+        waiting = Waitlist(replica.plan.queue_order, state.quotas.weight_of)
+        home = state.sets[set_id] = ReplicaSet(replica.set_key, set_id, waiting=waiting)
     replica.set_id = set_id
     home.members = sorted([*home.members, replica], key=lambda member: member.pool_id)
     for ref in replica.plan.model_refs:
@@ -153,7 +170,7 @@ def move_waiting(state: State, source: ReplicaSet, target: ReplicaSet) -> None:
             target.reserve(task)
             task.set_id = target.set_id
     moving = list(source.waiting)
-    source.waiting = Waitlist()
+    source.waiting = source.waiting.emptied()
     for task in moving:
         task.set_id = target.set_id
         target.waiting.push(task)

@@ -39,12 +39,13 @@ class Waiting(Struct, frozen=True, gc=False):
 
 
 class Running(Struct, frozen=True, gc=False):
-    """Dispatched to a slot of one worker."""
+    """Dispatched to a slot of one worker. `kv_warmth`: the KV of its session lies in that slot, as far as is known."""
 
     pool_id: str
     incarnation: int
     run_id: int
     started_ms: float
+    kv_warmth: bool = False
 
 
 class Aborting(Struct, frozen=True):
@@ -79,7 +80,8 @@ class Task(Struct, kw_only=True, gc=False):
     `size_bytes` counts against the queue's bound in bytes. `admitted_ms` and `deadline_at_ms` are monotonic.
     `prompt_bytes` bounds the number of prompt tokens (at most bytes + 8). `client_id` names the key that submitted it,
     `session` is the caller's session where its KV is to be reused, else None. `memory_bytes` is what the task holds of
-    its tenant's quota (KV and scratch).
+    its tenant's quota (KV and scratch). `bucket` says on which side of a split alias its session is; only until the
+    task is admitted.
     """
 
     job_id: str
@@ -104,6 +106,10 @@ class Task(Struct, kw_only=True, gc=False):
     set_id: str = ""
     arrival: int = 0
     attempt: int = 0
+    attempts_before: int = 0
+    """Runs under earlier daemons, whose deaths are not taken for those of workers."""
+    daemons_lost: int = 0
+    """Daemons that died while the task had a run behind it and no end."""
     emitted: int = 0
     queue_position: int = 0
     predicted_start_ms: int | None = None
@@ -112,6 +118,9 @@ class Task(Struct, kw_only=True, gc=False):
     client_id: str = ""
     session: bytes | None = None
     memory_bytes: int = 0
+    bucket: int = 0
+    turned_away: int = 0
+    """Runs that the engine refused because it was busy: they are no attempts of the task's."""
 
     @property
     def is_strict(self) -> bool:

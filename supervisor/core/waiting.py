@@ -20,6 +20,7 @@ RETRY_EXPIRED_MS = 1_000
 def enter(state: State, task: Task, now_ms: float) -> None:
     """Let a task wait at the end of its class."""
     task.phase = WAITING
+    state.quotas.begin_wait(task)
     state.set_of(task).waiting.push(task)
     _arm(state, task, now_ms)
 
@@ -27,6 +28,7 @@ def enter(state: State, task: Task, now_ms: float) -> None:
 def return_to_front(state: State, task: Task, now_ms: float) -> None:
     """Let a task that lost its worker wait before all others of its class."""
     task.phase = WAITING
+    state.quotas.begin_wait(task)
     state.set_of(task).waiting.push_front(task)
     _arm(state, task, now_ms)
 
@@ -43,6 +45,7 @@ def leave(state: State, task: Task) -> None:
     It may have been the head that held all others back.
     """
     state.set_of(task).waiting.remove(task)
+    state.quotas.end_wait(task)
     state.dirty.add(task.set_id)
     state.agenda.note_pointless(state.is_live)
 
@@ -50,6 +53,7 @@ def leave(state: State, task: Task) -> None:
 def expire(state: State, task: Task) -> None:
     """A waiting task's deadline has come: it ends now, not when a slot frees."""
     state.set_of(task).waiting.remove(task)
+    state.quotas.end_wait(task)
     state.dirty.add(task.set_id)
     message = "The deadline was reached before the task was dispatched."
     endings.fail(state, task, Code.DECODE_TIMEOUT, Reason.DEADLINE, message, RETRY_EXPIRED_MS)

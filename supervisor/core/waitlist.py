@@ -1,101 +1,48 @@
-"""The tasks of one replica set that wait for a slot: FIFO inside a class, interactive first, with a floor for batch.
+"""The tasks of one replica set that wait for a slot: interactive first, with a floor for batch; in a class as ordered.
 
-Decides only the order; bounds and victims are admission's. Push, pop, cancel, oldest and newest are O(1); `rank` is
-O(n / 512). Between the classes (ORCH-3004, ORCH-3051): interactive goes first, but batch gets one of every
-`BATCH_EVERY` dispatches while it waits, and goes at once when its head is older than `BATCH_AGE_MS_MAX`. A head that
-was found to have no room keeps its turn: time alone never changes who goes next.
+Decides only the order; bounds and victims are admission's. Inside a class a lane says who goes first: the oldest, or
+each tenant in turn. Between the classes (ORCH-3004, ORCH-3051): interactive goes first, but batch gets one of every
+`BATCH_EVERY` dispatches while it waits, and one at once when its head is older than `BATCH_AGE_MS_MAX` and so is its
+last dispatch: a long backlog of batch is all old, and must not go before interactive tasks as a whole. A head that was
+found to have no room keeps its turn: time alone never changes who goes next. The turn is that head's own: where it
+leaves without having gone, the rules are asked again.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import inf
 
+from supervisor.core.fair import FairLane
+from supervisor.core.lane import Ahead, FifoLane, Lane
 from supervisor.core.tasks import Task
-from supervisor.wire.codes import Priority
+from supervisor.wire.codes import Priority, QueueOrder
 
 BATCH_EVERY = 9
 BATCH_AGE_MS_MAX = 30_000
-_BLOCK = 512
 
 
-class _Lane:
-    """One class: tasks in order of arrival, with their weight and their rank."""
-
-    __slots__ = ("_base", "_blocks", "_next", "_tasks", "expected_tokens", "size_bytes")
-
-    def __init__(self) -> None:
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
-        self._blocks: deque[int] = deque()  # one bit mask of the living per _BLOCK arrivals; the first is block _base
-        self._base = 0
-        self._next = 0
-        self.size_bytes = 0
-        self.expected_tokens = 0
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(self._tasks.values())
-
-    def push(self, task: Task) -> None:
-        block, bit = divmod(self._next, _BLOCK)
-        if not self._tasks:
-            self._blocks.clear()
-            self._base = block
-        while self._base + len(self._blocks) <= block:
-            self._blocks.append(0)
-        self._blocks[-1] |= 1 << bit
-        task.arrival = self._next
-        self._next += 1
-        self._tasks[task.job_id] = task
-        self.size_bytes += task.size_bytes
-        self.expected_tokens += task.expected_tokens
-
-    def push_front(self, task: Task) -> None:
-        """Put a task before all others: one that was dispatched already and lost its worker."""
-        rest = list(self._tasks.values())
-        self._tasks.clear()
-        self.size_bytes = self.expected_tokens = 0
-        for each in (task, *rest):
-            self.push(each)
-
-    def head(self) -> Task | None:
-        return next(iter(self._tasks.values()), None)
-
-    def oldest_new(self) -> Task | None:
-        """The first task that was never dispatched."""
-        return next((task for task in self._tasks.values() if not task.attempt), None)
-
-    def newest_new(self) -> Task | None:
-        """The last task that was never dispatched."""
-        return next((task for task in reversed(self._tasks.values()) if not task.attempt), None)
-
-    def remove(self, task: Task) -> None:
-        del self._tasks[task.job_id]
-        block, bit = divmod(task.arrival, _BLOCK)
-        self._blocks[block - self._base] &= ~(1 << bit)
-        while self._blocks and not self._blocks[0]:
-            self._blocks.popleft()
-            self._base += 1
-        self.size_bytes -= task.size_bytes
-        self.expected_tokens -= task.expected_tokens
-
-    def rank(self, task: Task) -> int:
-        block, bit = divmod(task.arrival, _BLOCK)
-        index = block - self._base
-        before = sum(self._blocks[i].bit_count() for i in range(index))
-        return before + (self._blocks[index] & ((1 << bit) - 1)).bit_count()
+def _weigh_alike(_: str) -> int:
+    return 1
 
 
 class Waitlist:
-    """The waiting tasks of one replica set."""
+    """The waiting tasks of one replica set. `weight_of` gives a tenant's share where tenants take turns."""
 
-    __slots__ = ("_batch", "_held", "_interactive", "_since_batch")
+    __slots__ = ("_batch", "_batch_ms", "_held", "_interactive", "_order", "_since_batch", "_weight_of")
 
-    def __init__(self) -> None:
-        self._interactive = _Lane()
-        self._batch = _Lane()
+    def __init__(self, order: QueueOrder = QueueOrder.FIFO, weight_of: Callable[[str], int] = _weigh_alike) -> None:
+        self._order, self._weight_of = order, weight_of
+        self._interactive = self._new_lane()
+        self._batch = self._new_lane()
         self._since_batch = 0
+        self._batch_ms = -inf
         self._held: Priority | None = None
+
+    def _new_lane(self) -> Lane:
+        return FairLane(self._weight_of) if self._order is QueueOrder.FAIR else FifoLane()
+
+    def emptied(self) -> "Waitlist":
+        """An empty one with the same order."""
+        return Waitlist(self._order, self._weight_of)
 
     def __len__(self) -> int:
         return len(self._interactive) + len(self._batch)
@@ -104,7 +51,7 @@ class Waitlist:
         yield from self._interactive
         yield from self._batch
 
-    def _lane(self, priority: Priority) -> _Lane:
+    def _lane(self, priority: Priority) -> Lane:
         return self._interactive if priority is Priority.INTERACTIVE else self._batch
 
     @property
@@ -116,22 +63,28 @@ class Waitlist:
         """Waiting tasks of one class."""
         return len(self._lane(priority))
 
-    def expected_tokens_ahead(self, priority: Priority) -> int:
-        """Tokens expected of the tasks that a newcomer of this class finds before it."""
-        ahead = self._interactive.expected_tokens
-        return ahead if priority is Priority.INTERACTIVE else ahead + self._batch.expected_tokens
+    def expected_tokens(self, priority: Priority) -> int:
+        """Tokens expected of all waiting tasks of one class."""
+        return self._lane(priority).expected_tokens
+
+    def ahead_in_class(self, newcomer: Task) -> Ahead:
+        """What of its own class goes before a task that would be pushed now."""
+        return self._lane(newcomer.priority).ahead_of(newcomer)
 
     def push(self, task: Task) -> None:
-        """Add a task at the end of its class."""
+        """Add a task at the end of its class, or of its tenant's tasks in it."""
         self._lane(task.priority).push(task)
 
     def push_front(self, task: Task) -> None:
-        """Give a task that lost its worker its place back: the head of its class. O(n), and rare."""
+        """Give a task that lost its worker its place back: the head of its class. Rare; O(n) in FIFO order."""
         self._lane(task.priority).push_front(task)
 
     def remove(self, task: Task) -> None:
         """Take out a waiting task, wherever it stands."""
-        self._lane(task.priority).remove(task)
+        lane = self._lane(task.priority)
+        if self._held is task.priority and lane.head() is task:
+            self._held = None
+        lane.remove(task)
 
     def head(self, now_ms: float) -> Task | None:
         """The task that goes next, left in place."""
@@ -140,24 +93,29 @@ class Waitlist:
             return interactive or batch
         if self._held is not None:
             return batch if self._held is Priority.BATCH else interactive
-        is_batch_due = self._since_batch >= BATCH_EVERY - 1 or now_ms - batch.admitted_ms > BATCH_AGE_MS_MAX
+        passed_over_ms = now_ms - max(batch.admitted_ms, self._batch_ms)
+        is_batch_due = self._since_batch >= BATCH_EVERY - 1 or passed_over_ms > BATCH_AGE_MS_MAX
         return batch if is_batch_due else interactive
 
     def hold(self, task: Task) -> None:
         """There is no room for the head: where it was chosen over the other class, it keeps the turn.
 
-        A class that waits alone keeps nothing: an interactive task that arrives goes before it.
+        A class that waits alone keeps nothing: an interactive task that arrives goes before it. Inside its class the
+        head stays the head.
         """
+        self._lane(task.priority).hold()
         self._held = task.priority if len(self._interactive) and len(self._batch) else None
 
-    def take(self, task: Task) -> None:
+    def take(self, task: Task, now_ms: float) -> None:
         """Remove the head for dispatch, and count it for the floor of batch."""
         self._held = None
+        if task.priority is Priority.BATCH:
+            self._batch_ms = now_ms
         if task.priority is Priority.BATCH or not len(self._batch):
             self._since_batch = 0
         else:
             self._since_batch += 1
-        self.remove(task)
+        self._lane(task.priority).take(task)
 
     def oldest(self, priority: Priority | None = None) -> Task | None:
         """The task that waits longest, of one class or of any: the victim of drop-lru. Never one that ran already."""

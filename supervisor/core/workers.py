@@ -6,7 +6,7 @@ dropped before they reach the table.
 
 from collections.abc import Callable
 
-from supervisor.core import restart, runs, waiting
+from supervisor.core import ejection, restart, runs, sessions, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import (
     AwaitHealth,
@@ -28,6 +28,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.lifecycle import Ignored, Move, Phase, Signal, decide
 from supervisor.core.replicas import Replica, Step, StepState, Stopping, Wanted
+from supervisor.core.slots import SlotTable
 from supervisor.core.state import State, join_set, move_waiting, set_key, touch
 
 INSPECT_WITHIN_MS = 30_000
@@ -76,6 +77,7 @@ def _verify(state: State, replica: Replica, now_ms: float, _: str | None) -> Non
         return
     replica.incarnation = state.next_incarnation
     state.next_incarnation += 1
+    ejection.renew(state, replica, now_ms)
     _begin_step(replica, STEP_MODEL, now_ms)
     _enter(state, replica, Phase.VERIFYING, now_ms)
     state.out.append(VerifyModel(replica.pool_id, replica.incarnation))
@@ -143,6 +145,7 @@ def _stop(state: State, replica: Replica, now_ms: float, after: Phase, cause: st
     runs.abort_all(state, replica, None)
     replica.freeing.clear()
     replica.doubts.clear()
+    sessions.lose_all(state, replica)
     replica.stopping = Stopping(after, cause)
     replica.cause = cause
     _enter(state, replica, Phase.STOPPING, now_ms)
@@ -267,6 +270,7 @@ def note_inspected(state: State, replica: Replica, event: EngineInspected, now_m
         give(state, replica, Signal.STEP_FAILED, now_ms, wrong)
         return
     replica.slots = event.slots
+    replica.slot_table = SlotTable(event.slots)
     replica.ctx_per_slot = event.ctx_per_slot
     replica.engine_version = event.engine_version
     _rejoin(state, replica, event.engine_version, now_ms)
@@ -308,6 +312,8 @@ def note_devices(state: State, event: DevicesSeen, now_ms: float) -> None:
         missing = _place(replica, event.devices)
         signal = Signal.DEVICES_FOUND if missing is None else Signal.DEVICES_MISSING
         give(state, replica, signal, now_ms, missing)
+    for home in state.sets.values():
+        home.rank()
 
 
 def _place(replica: Replica, devices: tuple[DeviceSeen, ...]) -> str | None:
@@ -319,6 +325,7 @@ def _place(replica: Replica, devices: tuple[DeviceSeen, ...]) -> str | None:
     if missing:
         return f"GPU {', '.join(missing)} is not there ({len(devices)} found)"
     replica.devices = tuple(by_name[name] for name in wanted)
+    replica.vram_free_mib = min(each.vram_free_mib for each in devices if each.uuid in replica.devices)
     return None
 
 

@@ -14,6 +14,7 @@ from multidict import istr
 
 from supervisor.core.refusals import Refused
 from supervisor.http import translate
+from supervisor.http.auth import Gate
 from supervisor.http.bodies import invalid
 from supervisor.http.connection import Connection
 from supervisor.http.limits import Limits
@@ -38,9 +39,12 @@ class Edge:
 
     service: Service
     limits: Limits
+    gate: Gate
     headers: Mapping[str, str]
     document: bytes = b""
     """`/openapi.json` of this listener."""
+    keyed_document: bytes = b""
+    """The same while a key is asked for."""
     long_answers: set[LongAnswer] = field(default_factory=set)
     is_closing: bool = False
 
@@ -106,6 +110,10 @@ class Call:
             return invalid(f"The body was not complete within {self.edge.limits.body_s:g} s.", Reason.TIMEOUT)
         except RequestPayloadError:
             return invalid("The body is not framed as HTTP/1.1 asks.", Reason.FIELD)
+        except RuntimeError as error:  # aiohttp's word for a client that left before it was read on
+            if self.connection.connected:
+                raise
+            raise ConnectionResetError("the client left") from error
 
     def _refusal_by_headers(self) -> Refused | None:
         headers = self.request.headers
@@ -131,18 +139,20 @@ class Call:
 
 
 def int_query(call: Call, name: str, default: int, least: int, most: int) -> int | Refused:
-    """A whole number out of the query string, in its bounds."""
-    text = call.request.query.get(name)
-    if text is None:
+    """A whole number out of the query string, once and in its bounds."""
+    texts = call.request.query.getall(name, [])
+    if not texts:
         return default
-    if text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most:
+    text = texts[0]
+    # Programs on the way disagree on which of two counts.
+    if len(texts) == 1 and text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most:
         return int(text)
     return invalid(f"The query parameter {name} must be a whole number from {least} to {most}.", Reason.FIELD)
 
 
 def bool_query(call: Call, name: str) -> bool | Refused:
     """`true` or `false` out of the query string; absent is false."""
-    text = call.request.query.get(name, "false")
-    if text in {"true", "false"}:
-        return text == "true"
+    texts = call.request.query.getall(name, ["false"])
+    if texts in (["true"], ["false"]):
+        return texts == ["true"]
     return invalid(f"The query parameter {name} must be true or false.", Reason.FIELD)

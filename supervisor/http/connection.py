@@ -2,15 +2,18 @@
 
 1. A header block must be complete `header_s` after its first byte, a new connection's after accept, and not be larger
    than `header_bytes_max`.
-2. A write buffer that stays full for `write_stall_s`, or is not empty that long after the end, aborts the connection.
+2. The framing of one body, chunk sizes and extensions, must not be larger than `framing_bytes_max`.
+3. A write buffer that stays full for `write_stall_s`, or is not empty that long after the end, aborts the connection.
 It parses nothing and knows no route: requests go to the handler that the server was made with.
 """
 
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import Callable
-from typing import cast
+from contextlib import suppress
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -26,6 +29,8 @@ from supervisor.http.limits import Limits
 from supervisor.http.parse_errors import headers_too_large, parse_refusal
 from supervisor.wire.codes import Code, Reason
 
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""struct linger: on, 0 s (socket(7))."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +46,18 @@ class NoAccessLog(AbstractAccessLogger):
 class Connection(RequestHandler):
     """Keeps only what aiohttp does not: how long the present header block takes, and who sits at the other end."""
 
-    __slots__ = ("_header_bytes", "_header_timer", "_limits", "_payload", "_stall_timer", "on_lost", "peer")
+    __slots__ = (
+        "_framing_bytes",
+        "_header_bytes",
+        "_header_timer",
+        "_is_tls",
+        "_limits",
+        "_payload",
+        "_stall_timer",
+        "is_cut",
+        "on_lost",
+        "peer",
+    )
 
     def __init__(self, server: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -58,13 +74,17 @@ class Connection(RequestHandler):
             auto_decompress=False,
         )
         self._limits = limits
+        self._framing_bytes = 0
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._is_tls = False
         self._payload: StreamReader = EMPTY_PAYLOAD
         self.on_lost: Callable[[], None] | None = None
         """Called once when the connection is gone, by whoever would otherwise not notice: a waiting stream."""
         self.peer: Peer | None = None
+        self.is_cut = False
+        """Nothing after the present request can be read: its body is not framed as HTTP asks."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -81,6 +101,7 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         real = cast("asyncio.Transport", transport)
         real.set_write_buffer_limits(self._limits.write_high_bytes, self._limits.write_low_bytes)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family == socket.AF_UNIX:
             self.peer = peer_of(sock)
@@ -99,22 +120,37 @@ class Connection(RequestHandler):
         """Feed the parser, then see where it stands: in a body, or in a header block that must end soon."""
         seen = self._request_count
         was_in_body = not self._payload.is_eof()
+        body_bytes = self._payload.total_bytes
         super().data_received(data)
         if self._request_count != seen:
             self._on_requests(was_in_body=was_in_body)
-        elif not was_in_body and data and not self._close and not self._force_close:
+        elif was_in_body:
+            self._on_more_body(len(data) - (self._payload.total_bytes - body_bytes))
+        elif data and not self._close and not self._force_close:
             self._on_partial_header(len(data))
 
     def _on_requests(self, *, was_in_body: bool) -> None:
         """Whole header blocks came, or an error that aiohttp queues like a request."""
         self._disarm_header_deadline()
-        self._header_bytes = 0
+        self._header_bytes = self._framing_bytes = 0
         message, payload = self._messages[-1]
         if isinstance(message, RawRequestMessage):
             self._payload = payload
         elif was_in_body and not self._payload.is_eof():
             # aiohttp leaves the handler waiting for the rest of a body whose chunks cannot be read any more.
-            self._payload.set_exception(RequestPayloadError("bad framing"))
+            self._messages.pop()
+            self._cut_body()
+
+    def _on_more_body(self, framing_bytes: int) -> None:
+        self._framing_bytes += framing_bytes
+        if self._framing_bytes > self._limits.framing_bytes_max and not self._payload.is_eof():
+            self._cut_body()
+
+    def _cut_body(self) -> None:
+        """Tell the handler, which answers; nothing that still comes is looked at."""
+        self.is_cut = True
+        self._payload.set_exception(RequestPayloadError("bad framing"))
+        self.close()
 
     def _on_partial_header(self, size: int) -> None:
         self._header_bytes += size
@@ -150,9 +186,33 @@ class Connection(RequestHandler):
         """Answer without a request; what still comes is swallowed, as a close at once would reset the answer away."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(translate.raw_refusal(refused))
-            self.transport.write_eof()
+            self._half_close(self.transport)
             self.close()
             self._loop.call_later(self._limits.linger_s, self.force_close)
+
+    @staticmethod
+    def _half_close(transport: asyncio.Transport) -> None:
+        if transport.can_write_eof():  # TLS has no half-closed state
+            transport.write_eof()
+
+    async def see_off(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Answer a request that was cut, and swallow what still comes, as in `refuse`, until the client leaves."""
+        gone = asyncio.Event()
+        self.on_lost = gone.set
+        response.force_close()
+        await response.prepare(request)
+        await response.write_eof()
+        self.stop_reading()
+        if self.transport is not None:
+            self._half_close(self.transport)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.linger_s):
+                    await gone.wait()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401  (aiohttp's signature)
+        """A body that is cut after its answer ends in an exception inside aiohttp; that is no failure of ours."""
+        if not self.is_cut:
+            super().log_exception(*args, **kw)
 
     def stop_reading(self) -> None:
         """Don't wait for the rest of the present body before closing."""
@@ -182,12 +242,22 @@ class Connection(RequestHandler):
         self._cancel_stall()
 
     def _abort_if_stuck(self, transport: asyncio.Transport | None) -> None:
-        if transport is not None and self._stall_timer is None and transport.get_write_buffer_size():
+        if transport is None or self._is_tls or self._stall_timer is not None:
+            return  # TLS has a deadline of its own for its goodbye, and once closed it cannot be asked
+        if transport.get_write_buffer_size():
             self._watch(transport)
 
     def _watch(self, transport: asyncio.Transport) -> None:
         self._cancel_stall()
-        self._stall_timer = self._loop.call_later(self._limits.write_stall_s, transport.abort)
+        self._stall_timer = self._loop.call_later(self._limits.write_stall_s, self._cut_off, transport)
+
+    @staticmethod
+    def _cut_off(transport: asyncio.Transport) -> None:
+        """A reset and no goodbye: else the kernel would hold what nobody reads for minutes, for every such client."""
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.abort()
 
     def _cancel_stall(self) -> None:
         if self._stall_timer is not None:
@@ -211,7 +281,7 @@ class Connection(RequestHandler):
             _log.error("a request handler failed", exc_info=exc)
             refused, extra = Refused(code=Code.INTERNAL, message="The daemon failed to answer."), {}
         correlation_id = translate.correlation_of(request.headers.get("X-Correlation-Id"))
-        base = {"Server": translate.SERVER, "X-Correlation-Id": correlation_id}
+        base = {"Server": translate.SERVER, "X-Correlation-Id": correlation_id, "Connection": "close"}
         response = translate.refuse(refused, base, correlation_id, extra)
         response.force_close()
         return response

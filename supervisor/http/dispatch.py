@@ -1,4 +1,4 @@
-"""The handler of all requests of one listener: find the route, identify the caller, answer, and never raise."""
+"""The handler of all requests of one listener: who asks, for what, may they; then answer, and never raise."""
 
 import logging
 from http import HTTPStatus
@@ -9,11 +9,12 @@ from multidict import istr
 
 from supervisor.core.refusals import Refused
 from supervisor.http import translate
-from supervisor.http.auth import identify
+from supervisor.http.auth import identify_peer, lacks_scope
 from supervisor.http.call import Call, Edge
 from supervisor.http.connection import Connection
 from supervisor.http.parse_errors import NO_HTTP, headers_too_large
-from supervisor.http.routes import Router
+from supervisor.http.routes import Route, Router
+from supervisor.http.service import Caller
 from supervisor.wire.codes import Code, Reason
 
 CORRELATION = istr("X-Correlation-Id")
@@ -45,8 +46,11 @@ class Dispatcher:
             if request.writer.output_size > 0:
                 raise ConnectionResetError("the response had begun") from error
             response = translate.refuse(_FAILED, headers, correlation_id)
-        if response.status == HTTPStatus.REQUEST_TIMEOUT:
-            cast("Connection", request.protocol).stop_reading()
+        connection = cast("Connection", request.protocol)
+        if connection.is_cut:
+            await connection.see_off(request, response)
+        elif response.status == HTTPStatus.REQUEST_TIMEOUT:
+            connection.stop_reading()
         return response
 
     async def _answer(
@@ -56,18 +60,35 @@ class Dispatcher:
         if request.version < HttpVersion10:  # the parser takes `GET /` for HTTP/0.9
             connection.refuse(NO_HTTP)
             raise ConnectionResetError("no HTTP/1")
-        if _header_bytes(request) > self._edge.limits.header_bytes_max:
-            return translate.refuse(headers_too_large(self._edge.limits), headers, correlation_id)
-        caller = identify(connection.peer, self._socket_gid)
+        caller = self._identify(request, connection)
         if isinstance(caller, Refused):
             return translate.refuse(caller, headers, correlation_id)
+        if _header_bytes(request) > self._edge.limits.header_bytes_max:
+            return translate.refuse(headers_too_large(self._edge.limits), headers, correlation_id)
         path = request.raw_path.partition("?")[0]
         found = self._router.match(request.method, path)
         if isinstance(found, Refused):
             extra = {"Allow": self._router.allowed(path)} if found.reason is Reason.METHOD else {}
             return translate.refuse(found, headers, correlation_id, extra)
         route, ident = found
-        return await route.handler(Call(request, self._edge, headers, correlation_id, caller, ident))
+        if (refused := lacks_scope(caller, route.scopes)) is not None:
+            self._edge.gate.audit.note_denied(caller, request.remote or "", _action(route), correlation_id)
+            return translate.refuse(refused, headers, correlation_id)
+        response = await route.handler(Call(request, self._edge, headers, correlation_id, caller, ident))
+        if route.is_audited:
+            done = (_action(route), ident, response.status, correlation_id)
+            self._edge.gate.audit.note_action(caller, request.remote or "", *done)
+        return response
+
+    def _identify(self, request: web.BaseRequest, connection: Connection) -> Caller | Refused:
+        if self._socket_gid is not None:
+            return identify_peer(connection.peer, self._socket_gid)
+        return self._edge.gate.identify(request.headers, request.remote or "")
+
+
+def _action(route: Route) -> str:
+    """The word of the audit trail for a route."""
+    return route.handler.__name__
 
 
 def _header_bytes(request: web.BaseRequest) -> int:

@@ -16,6 +16,8 @@ class Limits:
     header_bytes_max: int = 16 * KIB
     header_count_max: int = 100
     url_bytes_max: int = 2 * KIB
+    framing_bytes_max: int = 256 * KIB
+    """Chunk sizes and chunk extensions of one body, beyond its first read: they are no payload, yet cost time."""
     json_depth_max: int = 32
     header_s: float = 5.0
     """From the first byte of a header block, or from accept on a new connection, to its empty line."""

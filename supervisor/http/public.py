@@ -4,10 +4,11 @@ from aiohttp import web
 from msgspec import UNSET, Struct
 
 from supervisor.core.refusals import Refused
+from supervisor.http.auth import lacks_priority
 from supervisor.http.bodies import Body, invalid
 from supervisor.http.call import Call, int_query
 from supervisor.wire.codes import Code, Reason, Workload
-from supervisor.wire.tasks import SubmitTask
+from supervisor.wire.tasks import RERANK_INPUTS_MIN, SubmitTask
 
 TASKS_PAGE_DEFAULT = 100
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,15 +30,28 @@ def parse_task(body: bytes) -> SubmitTask | Refused:
 
 
 def disagreement(task: SubmitTask) -> Refused | None:
-    """What no field says alone (ORCH-3015): one of prompt and inputs; expected_tokens <= max_tokens <= ctx."""
+    """What no field says alone (ORCH-3015): what the workload takes; expected_tokens <= max_tokens <= ctx."""
     if (task.prompt is UNSET) == (task.inputs is UNSET):
         return invalid("Exactly one of /prompt and /inputs must be there.", Reason.FIELD)
-    if task.workload is Workload.COMPLETION and task.prompt is UNSET:
-        return invalid("/prompt is what a completion completes; /inputs is for the other workloads.", Reason.FIELD)
+    if (problem := _mismatch(task)) is not None:
+        return invalid(problem, Reason.FIELD)
     if task.max_tokens > task.ctx:
         return invalid("/max_tokens is larger than /ctx.", Reason.FIELD)
     if task.expected_tokens is not UNSET and task.expected_tokens > task.max_tokens:
         return invalid("/expected_tokens is larger than /max_tokens.", Reason.FIELD)
+    return None
+
+
+def _mismatch(task: SubmitTask) -> str | None:
+    """What of the task its workload does not take: where nothing is decoded, nothing is sampled and nothing stops."""
+    if task.workload is Workload.COMPLETION:
+        is_prompted = task.prompt is not UNSET
+        return None if is_prompted else "/prompt is what a completion completes; /inputs is for the other workloads."
+    if task.workload is Workload.RERANK and (task.inputs is UNSET or len(task.inputs) < RERANK_INPUTS_MIN):
+        return "/inputs of a rerank is the query and then at least one document."
+    for name in ("seed", "stop", "sampler"):
+        if getattr(task, name) is not UNSET:
+            return f"/{name} is for completions."
     return None
 
 
@@ -49,6 +63,8 @@ async def submit(call: Call) -> web.StreamResponse:
     task = parse_task(body)
     if isinstance(task, Refused):
         return call.refuse(task)
+    if (refused := lacks_priority(call.caller, task.priority)) is not None:
+        return call.refuse(refused)
     accepted = await call.service.submit(call.caller, task, len(body))
     if isinstance(accepted, Refused):
         return call.refuse(accepted)
@@ -109,4 +125,5 @@ async def metrics(call: Call) -> web.StreamResponse:
 
 async def openapi(call: Call) -> web.StreamResponse:
     """`GET /openapi.json`."""
-    return web.Response(body=call.edge.document, headers={**call.headers, "Content-Type": "application/json"})
+    document = call.edge.keyed_document if call.edge.gate.needs_key else call.edge.document
+    return web.Response(body=document, headers={**call.headers, "Content-Type": "application/json"})

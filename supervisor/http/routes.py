@@ -5,25 +5,27 @@ A path has at most one `{id}`. The control socket serves every route; TCP serves
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aiohttp import web
 from msgspec import Struct
 
 from supervisor.core.refusals import Refused
-from supervisor.http import control, public, sse
+from supervisor.http import control, public, sessions, sse
 from supervisor.http.bodies import invalid
 from supervisor.http.call import Call
 from supervisor.http.parse_errors import ALLOW_ALL
-from supervisor.wire.codes import Reason
+from supervisor.wire.codes import Reason, Scope
 from supervisor.wire.pools import DrainRequest, HostStatus, PoolChange, PoolHealth, ReplicaSetPage
+from supervisor.wire.sessions import SessionPage, SessionView
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 EVENT_STREAM = "text/event-stream"
 TEXT = "text/plain"
-_IDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+IDENT_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_IDENT = re.compile(IDENT_PATTERN)
 _IDENT_AT = 3
 """`{id}` is the third segment of every path that has one."""
 
@@ -37,17 +39,22 @@ class Reach(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter in the query string or a header that has a meaning."""
+    """A parameter in the query string or a header that has a meaning. `most` may be the name of one of the limits."""
 
     name: str
     where: str
     kind: str
     description: str
+    least: int | None = None
+    most: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row. `refusals` are the statuses that this route adds to those that every route can give."""
+    """One row. `refusals` are the statuses that this route adds to those that every route can give.
+
+    `scopes`: a caller needs one of them (ORCH-3035). There is no default: who adds a route says who may use it.
+    """
 
     method: str
     path: str
@@ -61,6 +68,12 @@ class Route:
     reply_headers: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     reach: Reach = Reach.EVERYWHERE
+    scopes: frozenset[Scope] = field(kw_only=True)
+
+    @property
+    def is_audited(self) -> bool:
+        """It changes something that is not the caller's own: each use is a line in the log."""
+        return self.method != "GET" and self.scopes == CONTROL
 
     @property
     def has_head(self) -> bool:
@@ -68,11 +81,22 @@ class Route:
         return self.method == "GET" and self.media_type not in {EVENT_STREAM, TEXT}
 
 
+DATA = frozenset({Scope.DATA})
+CONTROL = frozenset({Scope.CONTROL})
+METRICS = frozenset({Scope.METRICS})
+ANY = frozenset(Scope)
 _BODY = (400, 408, 413, 415)
-_LIMIT = Parameter("limit", "query", "integer", "How many tasks at most.")
-_LINES = Parameter("lines", "query", "integer", "How many of the last lines.")
+_LIMIT = Parameter("limit", "query", "integer", "How many at most.", 1, "tasks_page_max")
+_LINES = Parameter("lines", "query", "integer", "How many of the last lines.", 0, "log_lines_max")
 _FOLLOW = Parameter("follow", "query", "boolean", "Whether to go on with what comes after.")
-_LAST_EVENT = Parameter("Last-Event-ID", "header", "integer", "Replay starts after the frame with this id.")
+_LAST_EVENT = Parameter(
+    "Last-Event-ID",
+    "header",
+    "integer",
+    "Replay starts after the frame with this id.",
+    0,
+    10**sse.EVENT_ID_DIGITS_MAX - 1,
+)
 
 ROUTES = (
     Route(
@@ -85,6 +109,7 @@ ROUTES = (
         Accepted,
         refusals=(*_BODY, 409, 429, 503),
         reply_headers=("X-Queue-Position", "X-Queue-ETA-Ms"),
+        scopes=DATA,
     ),
     Route(
         "GET",
@@ -94,8 +119,9 @@ ROUTES = (
         reply=TaskPage,
         refusals=(400,),
         parameters=(_LIMIT,),
+        scopes=DATA,
     ),
-    Route("GET", "/v1/tasks/{id}", public.show_task, "One task.", reply=TaskView, refusals=(410,)),
+    Route("GET", "/v1/tasks/{id}", public.show_task, "One task.", reply=TaskView, refusals=(410,), scopes=DATA),
     Route(
         "GET",
         "/v1/tasks/{id}/stream",
@@ -104,6 +130,7 @@ ROUTES = (
         media_type=EVENT_STREAM,
         refusals=(400, 410, 503),
         parameters=(_LAST_EVENT,),
+        scopes=DATA,
     ),
     Route(
         "POST",
@@ -113,8 +140,35 @@ ROUTES = (
         204,
         refusals=(410, 503),
         reply_headers=("X-Tokens-Emitted",),
+        scopes=DATA,
     ),
-    Route("GET", "/v1/pools/{id}/health", public.pool_health, "One pool and its figures.", reply=PoolHealth),
+    Route(
+        "GET",
+        "/v1/sessions",
+        sessions.list_sessions,
+        "The caller's sessions, last used first.",
+        reply=SessionPage,
+        refusals=(400,),
+        parameters=(_LIMIT,),
+        scopes=DATA,
+    ),
+    Route("GET", "/v1/sessions/{id}", sessions.show_session, "One session.", reply=SessionView, scopes=DATA),
+    Route(
+        "DELETE",
+        "/v1/sessions/{id}",
+        sessions.delete_session,
+        "End a session and evict its KV; harmless on one that was deleted.",
+        204,
+        scopes=DATA,
+    ),
+    Route(
+        "GET",
+        "/v1/pools/{id}/health",
+        public.pool_health,
+        "One pool and its figures.",
+        reply=PoolHealth,
+        scopes=DATA,
+    ),
     Route(
         "POST",
         "/v1/pools/{id}/drain",
@@ -124,8 +178,18 @@ ROUTES = (
         DrainRequest,
         PoolChange,
         refusals=(*_BODY, 503),
+        scopes=CONTROL,
     ),
-    Route("POST", "/v1/pools/{id}/resume", control.resume, "Undo a drain.", 202, reply=PoolChange, refusals=(503,)),
+    Route(
+        "POST",
+        "/v1/pools/{id}/resume",
+        control.resume,
+        "Undo a drain.",
+        202,
+        reply=PoolChange,
+        refusals=(503,),
+        scopes=CONTROL,
+    ),
     Route(
         "GET",
         "/v1/pools/{id}/logs",
@@ -135,13 +199,36 @@ ROUTES = (
         refusals=(400, 503),
         parameters=(_LINES, _FOLLOW),
         reach=Reach.SOCKET_ONLY,
+        scopes=CONTROL,
     ),
-    Route("GET", "/v1/replicasets", public.replica_sets, "Replica sets and their load.", reply=ReplicaSetPage),
-    Route("GET", "/v1/status", control.status, "The whole host.", reply=HostStatus, reach=Reach.SOCKET_ONLY),
-    Route("GET", "/healthz", public.live, "Whether the daemon lives.", reply=public.Probe),
-    Route("GET", "/readyz", public.ready, "Whether a pool can serve.", reply=public.Probe, refusals=(503,)),
-    Route("GET", "/metrics", public.metrics, "Prometheus metrics.", media_type="text/plain; version=0.0.4"),
-    Route("GET", "/openapi.json", public.openapi, "This document."),
+    Route(
+        "GET",
+        "/v1/replicasets",
+        public.replica_sets,
+        "Replica sets and their load.",
+        reply=ReplicaSetPage,
+        scopes=DATA,
+    ),
+    Route(
+        "GET",
+        "/v1/status",
+        control.status,
+        "The whole host.",
+        reply=HostStatus,
+        reach=Reach.SOCKET_ONLY,
+        scopes=CONTROL,
+    ),
+    Route("GET", "/healthz", public.live, "Whether the daemon lives.", reply=public.Probe, scopes=ANY),
+    Route("GET", "/readyz", public.ready, "Whether a pool can serve.", reply=public.Probe, refusals=(503,), scopes=ANY),
+    Route(
+        "GET",
+        "/metrics",
+        public.metrics,
+        "Prometheus metrics.",
+        media_type="text/plain; version=0.0.4",
+        scopes=METRICS,
+    ),
+    Route("GET", "/openapi.json", public.openapi, "This document.", scopes=ANY),
 )
 
 

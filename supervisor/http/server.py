@@ -3,17 +3,21 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from supervisor.http import openapi, translate
+from supervisor.http.auth import Gate
 from supervisor.http.call import Edge
 from supervisor.http.connections import Connections
 from supervisor.http.dispatch import Dispatcher
 from supervisor.http.limits import Limits
 from supervisor.http.routes import ROUTES, Route, Router, routes_on_tcp
 from supervisor.http.service import Service
+from supervisor.http.tls import Tls
 from supervisor.http.unix_socket import ControlSocket, ListenError, claim
+from supervisor.runtime.audit import Audit
 
 TCP_BACKLOG = 1024
 CLOSE_GRACE_S = 1.0
@@ -25,6 +29,7 @@ class HttpServer:
     """`start()`, `port`, `close_streams()`, `close()`. Knows nothing of what the service does.
 
     `port` 0 takes any free port. `simulated` is the text of `--simulate-gpus`, which then stands in every response.
+    Without `gate` no key is ever asked for; with `tls` the TCP port speaks nothing else.
     """
 
     def __init__(
@@ -36,12 +41,16 @@ class HttpServer:
         socket_path: Path | None = None,
         limits: Limits | None = None,
         simulated: str | None = None,
+        gate: Gate | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self.socket_path = socket_path
         self._service = service
         self._limits = limits or Limits()
+        self._gate = gate or Gate(None, Audit(lambda _: None))
+        self._tls = tls
         self._headers = {"Server": translate.SERVER} | ({SIMULATED: simulated} if simulated else {})
         self._edges: list[Edge] = []
         self._listeners: list[tuple[asyncio.Server, Connections]] = []
@@ -89,15 +98,28 @@ class HttpServer:
 
     async def _listen(self, sock: socket.socket, routes: tuple[Route, ...], most: int, socket_gid: int | None) -> None:
         document = msgspec.json.encode(openapi.document(routes, self._limits))
-        edge = Edge(self._service, self._limits, self._headers, document)
+        keyed = msgspec.json.encode(openapi.document(routes, self._limits, is_keyed=True))
+        if socket_gid is not None:  # peer credentials stand in for a key
+            keyed = document
+        edge = Edge(self._service, self._limits, self._gate, self._headers, document, keyed)
         connections = Connections(Dispatcher(edge, Router(routes), socket_gid), self._limits, most)
         loop = asyncio.get_running_loop()
         if socket_gid is None:
-            server = await loop.create_server(connections, sock=sock, backlog=TCP_BACKLOG)
+            server = await loop.create_server(connections, sock=sock, backlog=TCP_BACKLOG, **self._tls_options())
         else:
             server = await loop.create_unix_server(connections, sock=sock)
         self._edges.append(edge)
         self._listeners.append((server, connections))
+
+    def _tls_options(self) -> dict[str, Any]:
+        """A client that does not shake hands is as slow as one that sends no header block."""
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls.context,
+            "ssl_handshake_timeout": self._limits.header_s,
+            "ssl_shutdown_timeout": self._limits.write_stall_s,
+        }
 
 
 def _bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:

@@ -7,6 +7,7 @@ from supervisor.core.refusals import Refused
 from supervisor.runtime.caller import Caller
 from supervisor.runtime.tasklog import TaskLog
 from supervisor.wire.pools import HostStatus, PoolChange, PoolHealth, ReplicaSetPage
+from supervisor.wire.sessions import SessionPage, SessionView
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
 
 __all__ = ["Caller", "Service"]
@@ -29,6 +30,15 @@ class Service(Protocol):
 
     def stream(self, caller: Caller, task_id: str) -> TaskLog | Refused:
         """The log of a task's stream, live or finished; INVALID_PARAMS with reason not_found or expired."""
+
+    def session(self, caller: Caller, session_id: str) -> SessionView | Refused:
+        """One session of the caller."""
+
+    def sessions(self, caller: Caller, limit: int) -> SessionPage:
+        """The caller's sessions, last used first."""
+
+    def delete_session(self, caller: Caller, session_id: str) -> Refused | None:
+        """End a session and evict its KV. None: it is ended, now or before."""
 
     def pool_health(self, pool_id: str) -> PoolHealth | Refused:
         """One pool."""

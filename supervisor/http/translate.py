@@ -12,7 +12,6 @@ The status of a refusal:
 
 import math
 import re
-import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -21,6 +20,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from supervisor.core.refusals import Refused
+from supervisor.runtime.fresh_ids import fresh_id
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.errors import ErrorEnvelope
 
@@ -64,7 +64,7 @@ def correlation_of(claimed: str | None) -> str:
     """The caller's own correlation id where it is harmless, else a new UUID."""
     if claimed is not None and _CORRELATION.fullmatch(claimed):
         return claimed
-    return str(uuid.uuid4())
+    return fresh_id()
 
 
 def status_of(refused: Refused) -> int:

@@ -1,17 +1,18 @@
 """From the configuration to what the core plans with and what a worker is launched with. Pure, done once at start."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import registry
+from adapters import base, registry
 from adapters.base import Adapter, LaunchSpec
 from supervisor.config.model import Config
 from supervisor.config.models import ModelArtifact
-from supervisor.config.pool import PoolConfig
-from supervisor.core.plan import ClassBounds, HostPlan, PoolPlan
-from supervisor.wire.codes import Priority, Workload
+from supervisor.config.pool import ClassLimits, PoolConfig
+from supervisor.config.tenants import TenantConfig
+from supervisor.core.plan import ClassBounds, HostPlan, PoolPlan, TenantPlan
+from supervisor.wire.codes import Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class PoolBlueprint:
     config: PoolConfig
     binary: str | None
     config_dir: Path
+
+    @property
+    def asked_of(self) -> frozenset[base.Workload]:
+        """What the pool does, in the adapters' own words."""
+        return frozenset(base.Workload(workload) for workload in self.config.workloads)
 
     def launch_spec(self, *, port: int, api_key: str, devices: tuple[str, ...], is_simulated: bool) -> LaunchSpec:
         """Everything that one process is started with. Only for pools that can be planned."""
@@ -47,12 +53,15 @@ class PoolBlueprint:
             config_dir=str(self.config_dir),
             python=sys.executable,
             simulated=is_simulated,
+            workloads=self.asked_of,
         )
 
 
-def draw_pools(config: Config, source: Path) -> Mapping[str, PoolBlueprint]:
-    """The blueprints of all pools, by pool id."""
-    return {pool.id: _draw(config, pool, source.parent) for pool in config.pools}
+def draw_pools(
+    config: Config, source: Path, kv_bytes_per_token: Callable[[Path], int] = lambda _: 0
+) -> Mapping[str, PoolBlueprint]:
+    """The blueprints of all pools, by pool id. `kv_bytes_per_token` says it of a model file, 0 where nobody knows."""
+    return {pool.id: _draw(config, pool, source.parent, kv_bytes_per_token) for pool in config.pools}
 
 
 def draw_host(config: Config) -> HostPlan:
@@ -62,10 +71,26 @@ def draw_host(config: Config) -> HostPlan:
         finished_retention_ms=retention.finished_ms,
         finished_bytes_max=retention.finished_bytes_max,
         finished_ids_min=retention.ids_min,
+        tenants={name: _draw_tenant(tenant) for name, tenant in config.tenants.items()},
+        session_ttl_ms=config.sessions.ttl_ms,
+        session_turns_max=config.sessions.turns_max,
+        sessions_max=config.sessions.max,
     )
 
 
-def _draw(config: Config, pool: PoolConfig, config_dir: Path) -> PoolBlueprint:
+def _draw_tenant(tenant: TenantConfig) -> TenantPlan:
+    quota = tenant.quota
+    return TenantPlan(
+        concurrent_jobs=quota.concurrent_jobs,
+        waiting_tasks=quota.waiting_tasks,
+        memory_bytes=quota.memory_bytes,
+        weight=tenant.weight,
+    )
+
+
+def _draw(
+    config: Config, pool: PoolConfig, config_dir: Path, kv_bytes_per_token: Callable[[Path], int]
+) -> PoolBlueprint:
     adapter = registry.find(pool.engine)
     artifact = config.artifact(pool.model)
     plan = PoolPlan(
@@ -81,25 +106,34 @@ def _draw(config: Config, pool: PoolConfig, config_dir: Path) -> PoolBlueprint:
         sampler_profile_version=pool.sampler_profile_version,
         determinism=pool.determinism,
         is_batch_invariant=adapter.is_batch_invariant if adapter else True,
-        workloads=frozenset({Workload.COMPLETION}),
+        can_pin_slots=adapter.can_pin_slots if adapter else False,
+        workloads=frozenset(pool.workloads),
         devices=pool.devices,
         queue_capacity=pool.queue.capacity,
         queue_bytes_max=pool.queue.bytes_max,
         full_policy=pool.queue.full_policy,
-        classes={priority: ClassBounds(pool.limits_of(priority).queue_capacity) for priority in Priority},
+        queue_order=pool.queue.order,
+        classes={priority: _bounds(pool.limits_of(priority)) for priority in Priority},
         wall_ms=pool.timeouts.wall_ms,
         idle_ms=pool.timeouts.idle_ms,
         first_token_ms=pool.timeouts.first_token_ms,
         disconnect_grace_ms=config.grace_ms(pool),
         load_timeout_ms=pool.launch.load_timeout_ms,
+        kv_bytes_per_token=kv_bytes_per_token(artifact.path) if artifact else 0,
         unplannable=_why_unplannable(pool, adapter, artifact),
     )
     return PoolBlueprint(plan, adapter, artifact, pool, config.binary(pool), config_dir.resolve())
 
 
+def _bounds(limits: ClassLimits) -> ClassBounds:
+    return ClassBounds(limits.queue_capacity, limits.rate_limit_rps, limits.burst or 1.0)
+
+
 def _why_unplannable(pool: PoolConfig, adapter: Adapter | None, artifact: ModelArtifact | None) -> str | None:
     if adapter is None:
         return f"this version has no adapter for engine {pool.engine}"
+    if missing := {*map(str, pool.workloads)} - {*map(str, adapter.workloads)}:
+        return f"engine {pool.engine} does no {min(missing)}"
     if artifact is None:
         return f"model {pool.model} is not declared under `models:`"
     return None

@@ -1,18 +1,23 @@
 """What the log says about tasks and workers.
 
 One line per terminal task with every field of ORCH-3027, null where a value is unknown; one per change of a worker's
-phase; one per admission and refusal.
+phase and of the trust in a replica; one per admission and refusal.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 
-from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteWorker
+from supervisor.core.breaker import Trust
+from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteBreaker, NoteWorker
 from supervisor.core.lifecycle import Phase
 from supervisor.core.state import State
 from supervisor.runtime.task_codec import read_body
 
 log = logging.getLogger("orchctl")
+
+REFUSALS_PER_S_MAX = 50
+"""Lines about refusals; under a flood the log would cost more than the refusals, and fill the disk."""
 
 _LOUD = (Phase.BACKOFF, Phase.BROKEN, Phase.UNPLACED)
 
@@ -20,8 +25,12 @@ _LOUD = (Phase.BACKOFF, Phase.BROKEN, Phase.UNPLACED)
 class Chronicle:
     """Writes the lines."""
 
-    def __init__(self, state: Callable[[], State]) -> None:
+    def __init__(self, state: Callable[[], State], now_ms: Callable[[], float]) -> None:
         self._state = state
+        self._now_ms = now_ms
+        self._second_ms = 0.0
+        self._refusals = 0
+        self._unshown: Counter[str] = Counter()
 
     def note_accepted(self, effect: AnswerAccepted) -> None:
         """An admission, with its place and its prediction (ORCH-3029)."""
@@ -34,10 +43,23 @@ class Chronicle:
         log.info("task accepted", extra=fields)
 
     def note_refused(self, effect: AnswerRefused) -> None:
-        """A refusal: nothing of the caller's text is in it."""
+        """A refusal: nothing of the caller's text is in it. A flood of them is counted instead of written."""
         refused = effect.refused
+        if self._now_ms() - self._second_ms >= 1_000:
+            self.settle()
+        self._refusals += 1
+        if self._refusals > REFUSALS_PER_S_MAX:
+            self._unshown[refused.reason or refused.code] += 1
+            return
         fields = {"code": refused.code, "reason": refused.reason, "pool_id": refused.pool_id}
         log.info("task refused", extra={**fields, "retry_after_ms": refused.retry_after_ms})
+
+    def settle(self) -> None:
+        """Begin another second, and say what was not shown of the one before."""
+        self._second_ms, self._refusals = self._now_ms(), 0
+        if self._unshown:
+            log.warning("refusals not shown", extra={"reasons": dict(self._unshown)})
+            self._unshown.clear()
 
     def note_finish(self, effect: CommitFinish) -> None:
         """The one line of a terminal task."""
@@ -58,12 +80,12 @@ class Chronicle:
             "engine_version": replica.engine_version if replica else None,
             "sampler_profile_version": task.sampler_profile_version
             or (replica.plan.sampler_profile_version if replica else None),
-            "kv_warmth": False if replica else None,
+            "kv_warmth": outcome.kv_warmth if replica else None,
             "queue_time_ms": round(task.queue_time_ms, 1) if replica else None,
             "decode_time_ms": round(outcome.decode_ms, 1) if replica else None,
             "tokens_in": outcome.tokens_in,
             "tokens_out": outcome.tokens_out,
-            "eviction_events": None,
+            "eviction_events": replica.evictions if replica else None,
             "oom_events": None,
             "driver_reset_events": None,
             "attempt": task.attempt,
@@ -78,3 +100,10 @@ class Chronicle:
         level = logging.WARNING if effect.phase in _LOUD else logging.INFO
         fields = {"pool_id": effect.pool_id, "incarnation": effect.incarnation, "cause": effect.cause}
         log.log(level, "worker %s", effect.phase, extra=fields)
+
+    def note_breaker(self, effect: NoteBreaker) -> None:
+        """The trust in a replica changed: it is ejected, on probation, or closed again."""
+        level = logging.INFO if effect.trust == Trust.CLOSED else logging.WARNING
+        retry_in_ms = None if effect.retry_in_ms is None else round(effect.retry_in_ms)
+        fields = {"pool_id": effect.pool_id, "incarnation": effect.incarnation, "cause": effect.cause}
+        log.log(level, "breaker %s", effect.trust, extra={**fields, "retry_in_ms": retry_in_ms})

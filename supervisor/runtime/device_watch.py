@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 from supervisor.core.events import DeviceSeen, DevicesSeen, DevicesUnknown, Event
 from supervisor.runtime.gauges import Gauges
-from supervisor.runtime.gpus import Device, GpuSource, Inventory
+from supervisor.runtime.gpus import Device, DeviceSample, GpuSource, Inventory
 from supervisor.wire.pools import DeviceView
 
 LOOK_EVERY_S = 2.0
+VRAM_STEP_MIB = 256
+"""Less is noise: the core compares free memory only to choose between equally loaded workers."""
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ class DeviceWatch:
         self._source = source
         self._post = post
         self._gauges = gauges
-        self._seen: tuple[Device, ...] | None = None
+        self._seen: tuple[DeviceSeen, ...] | None = None
         self._cause: str | None = None
 
     async def run(self) -> None:
@@ -40,10 +42,10 @@ class DeviceWatch:
         if inventory.cause is not None:
             return
         self._sample(inventory)
-        if inventory.devices != self._seen:
-            self._seen = inventory.devices
-            devices = tuple(DeviceSeen(each.uuid, each.index, each.name, each.vram_total_mib) for each in self._seen)
-            self._post(DevicesSeen(devices))
+        seen = tuple(_seen(each, inventory.samples.get(each.uuid)) for each in inventory.devices)
+        if seen != self._seen:
+            self._seen = seen
+            self._post(DevicesSeen(seen))
 
     def _note_trouble(self, inventory: Inventory) -> None:
         if inventory.trouble == self._cause:
@@ -77,3 +79,9 @@ class DeviceWatch:
     async def close(self) -> None:
         """Let go of the driver."""
         await self._source.close()
+
+
+def _seen(device: Device, sample: DeviceSample | None) -> DeviceSeen:
+    """What the core is to know of a device; its free memory in whole steps, so that it hears of real changes only."""
+    free_mib = sample.vram_free_mib // VRAM_STEP_MIB * VRAM_STEP_MIB if sample else 0
+    return DeviceSeen(device.uuid, device.index, device.name, device.vram_total_mib, free_mib)

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from supervisor.core import events as ev
 from supervisor.core.effects import CommitAccept, CommitAttempt, CommitFinish, Forget
 from supervisor.core.tasks import Outcome, Task
@@ -17,6 +19,7 @@ from supervisor.runtime.journal.records import (
     AttemptRecord,
     CommitFailed,
     Committed,
+    Damage,
     FinishRecord,
     ForgetRecord,
     JournalDied,
@@ -24,8 +27,10 @@ from supervisor.runtime.journal.records import (
     Report,
     WritableAgain,
 )
+from supervisor.runtime.outputs import OutputShelf
 from supervisor.runtime.stream_logs import StreamLogs
 from supervisor.runtime.task_codec import accept_record, finish_record, wall_ms
+from supervisor.wire.codes import FinishReason
 from supervisor.wire.frames import End, end_frame, error_frame
 
 log = logging.getLogger(__name__)
@@ -40,11 +45,15 @@ class Journaling:
         logs: StreamLogs,
         post: Callable[[ev.Event], None],
         now_ms: Callable[[], float],
+        outputs: OutputShelf,
+        note_damage: Callable[[Damage], None],
     ) -> None:
         self._journal = journal
         self._logs = logs
         self._post = post
         self._now_ms = now_ms
+        self._note_damage = note_damage
+        self._outputs = outputs
         self._terminal: dict[str, bytes] = {}
         self._is_writable = True
         self._requests: dict[str, bytes] = {}
@@ -75,7 +84,7 @@ class Journaling:
         """Write how a task ended; its last frame waits for that."""
         task = effect.task
         stream = self._logs.open(task.job_id)
-        frame = terminal_frame(task, effect.outcome, stream.seq + 1)
+        frame = terminal_frame(task, effect.outcome, stream.terminal_seq, self._outputs.take(task.job_id))
         self._terminal[task.job_id] = frame
         taken = self._journal.write(finish_record(task, effect.outcome, stream.dump() + frame))
         if taken is not None:
@@ -96,6 +105,7 @@ class Journaling:
                 if accepted:
                     self._post(ev.AcceptsCommitted(accepted))
                 self._publish(finished)
+                self._logs.settle(finished)
             case CommitFailed(fault=fault, rejected=rejected, detail=detail):
                 log.error("the journal cannot be written", extra={"cause": f"{fault}: {detail}"})
                 self._note_writable(is_writable=False, cause=str(fault))
@@ -103,8 +113,10 @@ class Journaling:
                 self._publish(tuple(self._terminal))
             case RecordRefused(record=record, detail=detail):
                 self._note_refused_record(record, detail)
-            case WritableAgain():
+            case WritableAgain(damage=damage):
                 log.warning("the journal can be written again")
+                if damage is not None:
+                    self._note_damage(damage)
                 self._note_writable(is_writable=True, cause=None)
             case JournalDied(detail=detail, rejected=rejected):
                 log.critical("the journal's writer died", extra={"cause": detail})
@@ -140,8 +152,8 @@ class Journaling:
             self._post(ev.FinishesCommitted(mine, tuple(sizes)))
 
 
-def terminal_frame(task: Task, outcome: Outcome, seq: int) -> bytes:
-    """The `end` or `error` frame of a task."""
+def terminal_frame(task: Task, outcome: Outcome, seq: int, outputs: msgspec.Raw | None = None) -> bytes:
+    """The `end` or `error` frame of a task. A run whose task was cancelled at its end has outputs that nobody gets."""
     if outcome.error is not None:
         return error_frame(envelope(outcome.error, task.job_id), seq)
     assert outcome.finish_reason is not None
@@ -153,4 +165,6 @@ def terminal_frame(task: Task, outcome: Outcome, seq: int) -> bytes:
         kv_warmth=outcome.kv_warmth,
         kv_migrated=False,
     )
+    if outputs is not None and outcome.finish_reason is FinishReason.STOP:
+        end.outputs = outputs
     return end_frame(end, seq)

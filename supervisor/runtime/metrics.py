@@ -9,20 +9,28 @@ from collections.abc import Callable, Mapping
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteWorker, StartRun
+from supervisor.core import sessions
+from supervisor.core.breaker import Trust
+from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteEviction, NoteWorker, StartRun
 from supervisor.core.events import FirstTokenCame
 from supervisor.core.lifecycle import Phase
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica
 from supervisor.core.state import State
+from supervisor.core.tasks import Task
 from supervisor.runtime.percentiles import Recent
 from supervisor.runtime.relay_facts import TokenMeter
-from supervisor.wire.codes import FinishReason, Priority
+from supervisor.wire.codes import Code, FinishReason, Priority, Reason
 
 LATENCY_EDGES_MS = (5, 10, 25, 50, 100, 250, 500, 900, 1_500, 2_500, 5_000, 10_000, 30_000, 60_000, float("inf"))
+ERROR_EDGES_MS = (1, 2, *LATENCY_EDGES_MS)
+ERROR_EDGES_RATIO = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5, float("inf"))
+WAITED_MS_MIN = 10
+"""A shorter queue time is none: a share of it would say nothing about a prediction."""
 _BASE = ("engine", "engine_version")
 _POOL = (*_BASE, "pool_id", "priority")
 _NONE = "none"
+_TRUST = {Trust.CLOSED: 0.0, Trust.HALF_OPEN: 0.5, Trust.PROBING: 0.5, Trust.OPEN: 1.0}
 
 
 class Metrics:
@@ -34,6 +42,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.first_token_ms = {pool_id: Recent() for pool_id in meters}
         self.queue_time_ms = {pool_id: Recent() for pool_id in meters}
+        self.predict_error_ms = {pool_id: Recent() for pool_id in meters}
+        self.predict_error_percent = {pool_id: Recent() for pool_id in meters}
         self._define_counters()
         self._define_gauges()
 
@@ -49,16 +59,36 @@ class Metrics:
         self._started = counter("tasks_started", "Runs given to a worker.", replica)
         self._canceled = counter("tasks_canceled", "Tasks ended by a cancel.", (*_BASE, "reason"))
         self._rejected = counter("tasks_rejected", "Submits refused before they were accepted.", (*_BASE, "reason"))
+        self._auth_failures = counter("auth_failures", "Requests turned away at the door.", (*_BASE, "reason"))
         self._dropped = counter("tasks_dropped", "Waiting tasks dropped from a full queue.", (*_BASE, "policy"))
         self._finished = counter("tasks_finished", "Tasks ended, canceled ones aside.", (*_BASE, "outcome"))
         self._tokens_in = counter("tokens_in", "Prompt tokens of finished tasks.", (*_BASE, "pool_id"))
         self._tokens_out = counter("tokens_out", "Tokens of finished tasks.", (*_BASE, "pool_id"))
         self._restarts = counter("worker_restarts", "Workers that failed and are started again.", (*_BASE, "pool_id"))
+        self._diverged = counter("streams_diverged", "Re-runs that differed from what was delivered.", _BASE)
+        self._damages = counter("journal_damages", "Damaged journals that were set aside.", _BASE)
         self._preload = counter("preload", "Attempts to make a pool Ready.", (*_BASE, "pool_id", "outcome"))
+        self._evictions = counter("eviction_events", "Sessions whose KV was given up.", (*_BASE, "pool_id"))
+        self._warmth_misses = counter(
+            "kv_warmth_misses", "Turns that were to find the KV of their session and did not.", (*_BASE, "pool_id")
+        )
         self._first_token = histogram("latency_first_token_ms", "Dispatch to first token.")
         self._decode = histogram("latency_decode_ms", "Decoding of finished tasks.")
         self._queue_time = histogram("queue_time_ms", "Admission to dispatch.")
-        self._predict_error = histogram("predicted_start_error_ms", "Predicted against real start, absolute.")
+        self._predict_error = Histogram(
+            "predicted_start_error_ms",
+            "Predicted against real start, absolute.",
+            _POOL,
+            buckets=ERROR_EDGES_MS,
+            registry=self.registry,
+        )
+        self._predict_ratio = Histogram(
+            "predicted_start_error_ratio",
+            "The same as a share of the real queue time, of tasks that waited.",
+            _POOL,
+            buckets=ERROR_EDGES_RATIO,
+            registry=self.registry,
+        )
 
     def _define_gauges(self) -> None:
         def gauge(name: str, text: str, labels: tuple[str, ...] = _BASE) -> Gauge:
@@ -69,8 +99,10 @@ class Metrics:
         self._slots = gauge("slots_total", "Slots of a worker.", pool)
         self._busy = gauge("slots_busy", "Slots that cannot take a task.", pool)
         self._ready = gauge("pool_ready", "1 while the pool takes tasks.", pool)
-        self._breaker = gauge("breaker_state", "1 while restarts are given up (open).", pool)
+        trust = "0 closed, 0.5 half-open, 1 open. Kind restart: of its starts; replica: of its runs."
+        self._breaker = gauge("breaker_state", trust, (*pool, "kind"))
         self._relayed = gauge("tokens_relayed", "Tokens relayed since the daemon started.", pool)
+        self._kv_usage = gauge("kv_cache_usage_ratio", "Share of the slots' context that KV of sessions holds.", pool)
         self._tasks = gauge("tasks_alive", "Tasks by state; with the counters they conserve.", (*_BASE, "state"))
         self._host_ram = gauge("host_ram_used_bytes", "Used memory of the host.")
         self._lag = gauge("event_loop_lag_ms", "Delay of the event loop, worst of the last interval.")
@@ -109,7 +141,16 @@ class Metrics:
         self._queue_time.labels(*labels).observe(task.queue_time_ms)
         self.queue_time_ms[replica.pool_id].add(task.queue_time_ms)
         if task.predicted_start_ms is not None:
-            self._predict_error.labels(*labels).observe(abs(task.queue_time_ms - task.predicted_start_ms))
+            self._note_prediction(task, task.predicted_start_ms, replica.pool_id, labels)
+
+    def _note_prediction(self, task: Task, predicted_ms: int, pool_id: str, labels: tuple[str, ...]) -> None:
+        error_ms = abs(task.queue_time_ms - predicted_ms)
+        self._predict_error.labels(*labels).observe(error_ms)
+        self.predict_error_ms[pool_id].add(error_ms)
+        if max(task.queue_time_ms, predicted_ms) >= WAITED_MS_MIN:
+            ratio = error_ms / max(task.queue_time_ms, WAITED_MS_MIN)
+            self._predict_ratio.labels(*labels).observe(ratio)
+            self.predict_error_percent[pool_id].add(100 * ratio)
 
     def note_first_token(self, event: FirstTokenCame, now_ms: float) -> None:
         """The first token of a run came."""
@@ -134,10 +175,18 @@ class Metrics:
             self._dropped.labels(*base, outcome.error.policy or _NONE).inc()
         else:
             self._finished.labels(*base, outcome.error.code if outcome.error else str(outcome.finish_reason)).inc()
+        if outcome.error and (outcome.error.code, outcome.error.reason) == (Code.WORKER_RESET, Reason.DETERMINISM):
+            self._diverged.labels(*base).inc()
         if replica:
             self._tokens_in.labels(*base, replica.pool_id).inc(outcome.tokens_in or 0)
             self._tokens_out.labels(*base, replica.pool_id).inc(outcome.tokens_out)
             self._decode.labels(*base, replica.pool_id, effect.task.priority).observe(outcome.decode_ms)
+        if replica and last_run and last_run.kv_warmth and not outcome.kv_warmth and outcome.tokens_out:
+            self._warmth_misses.labels(*base, replica.pool_id).inc()
+
+    def note_eviction(self, effect: NoteEviction) -> None:
+        """The KV of a session was given up (ORCH-3022)."""
+        self._evictions.labels(*_labels(self._state().replicas[effect.pool_id]), effect.pool_id).inc()
 
     def note_worker(self, effect: NoteWorker) -> None:
         """A worker changed its phase."""
@@ -148,7 +197,15 @@ class Metrics:
             self._preload.labels(*base, "failed").inc()
             self._restarts.labels(*base).inc()
 
+    def note_damage(self) -> None:
+        """A damaged journal was set aside, at the start or while running."""
+        self._damages.labels(_NONE, _NONE).inc()
+
     # The page ---------------------------------------------------------------------------------------------------
+
+    def note_auth_failure(self, reason: str) -> None:
+        """A request had no key that is in force, or not the scope."""
+        self._auth_failures.labels(_NONE, _NONE, reason).inc()
 
     def note_lag(self, lag_ms: float) -> None:
         """The worst delay of the event loop since the last note."""
@@ -164,7 +221,15 @@ class Metrics:
     def page(self) -> bytes:
         """The text page, with the gauges as they are now."""
         state = self._state()
-        for gauge in (self._depth, self._slots, self._busy, self._ready, self._breaker, self._relayed):
+        for gauge in (
+            self._depth,
+            self._slots,
+            self._busy,
+            self._ready,
+            self._breaker,
+            self._relayed,
+            self._kv_usage,
+        ):
             gauge.clear()
         for replica in state.replicas.values():
             self._scrape(state, replica)
@@ -179,8 +244,11 @@ class Metrics:
         self._slots.labels(*base).set(replica.slots)
         self._busy.labels(*base).set(replica.load)
         self._ready.labels(*base).set(replica.is_serving)
-        self._breaker.labels(*base).set(replica.phase is Phase.BROKEN)
+        self._breaker.labels(*base, "restart").set(_restart_breaker(replica))
+        self._breaker.labels(*base, "replica").set(_TRUST[replica.breaker.trust])
         self._relayed.labels(*base).set(self._meters[replica.pool_id].tokens_total)
+        room = replica.slots * replica.ctx_per_slot
+        self._kv_usage.labels(*base).set(min(sessions.kv_tokens(state, replica) / room, 1.0) if room else 0.0)
         home = state.sets[replica.set_id]
         if home.members[0] is replica:  # the queue is the set's; its first member shows it
             for priority in Priority:
@@ -191,6 +259,11 @@ def _labels(replica: Replica | None) -> tuple[str, str]:
     if replica is None:
         return _NONE, _NONE
     return replica.plan.engine, replica.engine_version or _NONE
+
+
+def _restart_breaker(replica: Replica) -> float:
+    """Open while restarts are given up; half-open from the one start that follows until it was stable."""
+    return 1.0 if replica.phase is Phase.BROKEN else 0.5 * replica.history.is_open
 
 
 def _word(refused: Refused) -> str:

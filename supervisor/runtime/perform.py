@@ -50,6 +50,8 @@ class Performer:
             ef.RunSelfTest: (hands.test,),
             ef.StopEngine: (hands.stop,),
             ef.NoteWorker: (metrics.note_worker, chronicle.note_worker),
+            ef.NoteEviction: (metrics.note_eviction,),
+            ef.NoteBreaker: (chronicle.note_breaker,),
             ef.CompleteHalt: (lambda _: on_halted(),),
         }
 

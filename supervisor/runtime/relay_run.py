@@ -170,7 +170,7 @@ class Run:
         else:
             self._stop()
             self._exchange.drain()
-            decode_ms = end.decode_ms if end.decode_ms is not None else self._decode_ms()
+            decode_ms = end.decode_ms if end.decode_ms is not None else self._decode_ms(is_whole=bool(end.outputs))
             self._sink.run_finished(order.job_id, order.run_id, end, order.log.tokens, decode_ms)
 
     def _failed(self, kind: RunFault, message: str) -> None:
@@ -190,5 +190,8 @@ class Run:
         self._watch.stop()
         self._on_over(self._order.run_id)
 
-    def _decode_ms(self) -> float:
+    def _decode_ms(self, *, is_whole: bool = False) -> float:
+        """From the first token to the last one; for outputs that came whole, from dispatch to now."""
+        if is_whole:
+            return (self._loop.time() - self._start_s) * 1000
         return (self._watch.touched_s - self._first_s) * 1000 if self._index else 0.0

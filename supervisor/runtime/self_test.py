@@ -1,15 +1,29 @@
-"""The self-test a worker passes before it is Ready (ORCH-3049): it decodes, it can be cancelled, it can be measured.
+"""The self-test a worker passes before it is Ready (ORCH-3049): it works, it can be cancelled, it can be measured.
 
-Preload is shown by what comes before: health and props. A result is a fact; what follows is the core's business.
+What "works" means follows from what its pool does: decode, embed, rank. Preload is shown by what comes before: health
+and props. A result is a fact; what follows is the core's business.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Generic, TypeVar
 
-from adapters.base import Adapter, CompletionCall, Decoded, EngineError, EngineProps, Finished, StreamDecoder, Token
+from adapters.base import (
+    Adapter,
+    CompletionCall,
+    Decoded,
+    EngineError,
+    EngineProps,
+    EngineRequest,
+    Finished,
+    StreamDecoder,
+    Token,
+    Workload,
+)
+from adapters.oneshot import EmbeddingCall, OneShotCall, RerankCall
 from supervisor.runtime.engine_http import EngineHttp, EngineHttpError
 from supervisor.runtime.probes import ProbeError, read_metrics, wait_slot_idle
 
@@ -21,6 +35,10 @@ DECODE_TOKENS = 4
 CANCEL_TOKENS_MAX = 4096
 PROMPT_ROOM = 64
 """Tokens of a slot's context left to the prompt."""
+MANY = 64
+"""Texts of the one-shot task that is cancelled."""
+CANCEL_AFTER_S = 0.05
+"""A one-shot answer shows nothing before its end: so long it is let run, and it may be over by then."""
 GREEDY: Mapping[str, float | int] = {
     "temperature": 0.0,
     "top_k": 1,
@@ -39,8 +57,19 @@ class SelfTestStep(StrEnum):
     """The steps, in their order."""
 
     MINIMAL_DECODE = "minimal_decode"
+    MINIMAL_EMBEDDING = "minimal_embedding"
+    MINIMAL_RERANK = "minimal_rerank"
     CANCEL = "cancel"
     TELEMETRY = "telemetry"
+
+
+_SAMPLES: Mapping[Workload, tuple[SelfTestStep, Callable[[int], OneShotCall]]] = {
+    Workload.EMBEDDING: (SelfTestStep.MINIMAL_EMBEDDING, lambda count: EmbeddingCall((PROMPT,) * count)),
+    Workload.RERANK: (SelfTestStep.MINIMAL_RERANK, lambda count: RerankCall(PROMPT, (PROMPT,) * count)),
+}
+"""How each one-shot workload is shown, with so many texts."""
+
+Steps = Sequence[tuple[SelfTestStep, Callable[[], Awaitable[str]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +87,16 @@ async def self_test(
     adapter: Adapter,
     props: EngineProps,
     *,
+    workloads: Collection[Workload] = (Workload.COMPLETION,),
     answer_s: float = ANSWER_S,
     slot_idle_s: float = SLOT_IDLE_S,
 ) -> tuple[StepResult, ...]:
     """Run the steps; the first one that fails is the last one. Raises nothing but a cancel of its own.
 
-    `answer_s` bounds each completion, `slot_idle_s` the time from the cancel to a free slot.
+    `workloads` is what the worker's pool does. `answer_s` bounds each answer, `slot_idle_s` the time from the cancel to
+    a free slot.
     """
-    max_tokens = min(CANCEL_TOKENS_MAX, max(1, props.ctx_per_slot - PROMPT_ROOM))
-    steps: tuple[tuple[SelfTestStep, Callable[[], Awaitable[str]]], ...] = (
-        (SelfTestStep.MINIMAL_DECODE, lambda: _decode(http, adapter, answer_s)),
-        (SelfTestStep.CANCEL, lambda: _cancel(http, adapter, max_tokens, answer_s, slot_idle_s)),
-        (SelfTestStep.TELEMETRY, lambda: _measure(http, adapter)),
-    )
+    steps = _plan(http, adapter, props, workloads, answer_s, slot_idle_s)
     loop = asyncio.get_running_loop()
     results: list[StepResult] = []
     for name, step in steps:
@@ -85,9 +111,32 @@ async def self_test(
     return tuple(results)
 
 
+def _plan(
+    http: EngineHttp,
+    adapter: Adapter,
+    props: EngineProps,
+    workloads: Collection[Workload],
+    answer_s: float,
+    slot_idle_s: float,
+) -> Steps:
+    """One step for each workload, then a cancel of what lasts longest, then telemetry."""
+    steps: list[tuple[SelfTestStep, Callable[[], Awaitable[str]]]] = []
+    cancel: Callable[[], Awaitable[str]] | None = None
+    if Workload.COMPLETION in workloads:
+        max_tokens = min(CANCEL_TOKENS_MAX, max(1, props.ctx_per_slot - PROMPT_ROOM))
+        steps.append((SelfTestStep.MINIMAL_DECODE, partial(_decode, http, adapter, answer_s)))
+        cancel = partial(_cancel, http, adapter, max_tokens, answer_s, slot_idle_s)
+    for workload, (name, sample) in _SAMPLES.items():
+        if workload in workloads:
+            steps.append((name, partial(_give, http, adapter, sample(1), answer_s)))
+            cancel = cancel or partial(_leave, http, adapter, sample(MANY), slot_idle_s)
+    assert cancel is not None, "a pool does something"
+    return [*steps, (SelfTestStep.CANCEL, cancel), (SelfTestStep.TELEMETRY, partial(_measure, http, adapter))]
+
+
 async def _decode(http: EngineHttp, adapter: Adapter, answer_s: float) -> str:
     call = CompletionCall(prompt=PROMPT, max_tokens=DECODE_TOKENS, seed=SEED, sampler=GREEDY)
-    end = await _taste(http, adapter, call, Finished, answer_s)
+    end = await _taste(http, adapter.request_completion(call), adapter.decoder, Finished, answer_s)
     if end.tokens_out < 1:
         raise ProbeError("the engine ended a completion without a single token")
     return f"{end.tokens_out} tokens were decoded"
@@ -96,7 +145,32 @@ async def _decode(http: EngineHttp, adapter: Adapter, answer_s: float) -> str:
 async def _cancel(http: EngineHttp, adapter: Adapter, max_tokens: int, answer_s: float, slot_idle_s: float) -> str:
     """Close the connection after the first token of a long answer, then see every slot idle."""
     call = CompletionCall(prompt=PROMPT, max_tokens=max_tokens, seed=SEED, sampler=GREEDY, ignore_eos=True)
-    await _taste(http, adapter, call, Token, answer_s)
+    await _taste(http, adapter.request_completion(call), adapter.decoder, Token, answer_s)
+    return await _see_idle(http, adapter, slot_idle_s)
+
+
+async def _give(http: EngineHttp, adapter: Adapter, call: OneShotCall, answer_s: float) -> str:
+    """One whole answer; its decoder has checked it."""
+    decoder = partial(adapter.outputs_decoder, call)
+    end = await _taste(http, adapter.request_outputs(call), decoder, Finished, answer_s)
+    return f"{len(end.outputs)} output of {end.tokens_in} tokens was given"
+
+
+async def _leave(http: EngineHttp, adapter: Adapter, call: OneShotCall, slot_idle_s: float) -> str:
+    """Close the connection soon after a long question, then see every slot idle."""
+    found: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+    taster = _Taster(partial(adapter.outputs_decoder, call), found, Finished)
+    exchange = http.stream(adapter.request_outputs(call), taster)
+    try:
+        await asyncio.wait({found}, timeout=CANCEL_AFTER_S)
+    finally:
+        exchange.abort()
+    if found.done():
+        found.result()
+    return await _see_idle(http, adapter, slot_idle_s)
+
+
+async def _see_idle(http: EngineHttp, adapter: Adapter, slot_idle_s: float) -> str:
     if not await wait_slot_idle(http, adapter, None, slot_idle_s):
         raise ProbeError(f"the engine still worked {slot_idle_s:g} s after its client had left")
     return "the slot was free after a cancel"
@@ -110,11 +184,15 @@ async def _measure(http: EngineHttp, adapter: Adapter) -> str:
 
 
 async def _taste(
-    http: EngineHttp, adapter: Adapter, call: CompletionCall, wanted: type[Wanted], answer_s: float
+    http: EngineHttp,
+    request: EngineRequest,
+    decoder: Callable[[int], StreamDecoder],
+    wanted: type[Wanted],
+    answer_s: float,
 ) -> Wanted:
     """The first `wanted` of the answer; then the connection is closed, whatever else would follow."""
     found: asyncio.Future[Wanted] = asyncio.get_running_loop().create_future()
-    exchange = http.stream(adapter.request_completion(call), _Taster(adapter.decoder, found, wanted))
+    exchange = http.stream(request, _Taster(decoder, found, wanted))
     try:
         async with asyncio.timeout(answer_s):
             return await found
@@ -125,7 +203,7 @@ async def _taste(
 
 
 class _Taster(Generic[Wanted]):
-    """A sink that looks for one thing in a completion."""
+    """A sink that looks for one thing in an answer."""
 
     def __init__(
         self, decoder: Callable[[int], StreamDecoder], found: "asyncio.Future[Wanted]", wanted: type[Wanted]
@@ -155,7 +233,7 @@ class _Taster(Generic[Wanted]):
             if isinstance(item, self._wanted) and not self._found.done():
                 self._found.set_result(item)
             elif isinstance(item, EngineError):
-                self._fail(f"the engine refused a completion: {item.kind}")
+                self._fail(f"the engine refused what it should do: {item.kind}")
 
     def _fail(self, text: str) -> None:
         if not self._found.done():

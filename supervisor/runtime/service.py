@@ -1,7 +1,6 @@
 """The daemon as the HTTP edge sees it: turns calls into events and waits for their answers; shows the state."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -16,15 +15,18 @@ from supervisor.core.tasks import Ended, Task
 from supervisor.runtime import views
 from supervisor.runtime.answers import Answers
 from supervisor.runtime.caller import Caller
+from supervisor.runtime.fresh_ids import fresh_id
 from supervisor.runtime.gauges import Gauges
 from supervisor.runtime.journaling import Journaling
 from supervisor.runtime.log_following import follow, tail_lines
 from supervisor.runtime.loop import CoreLoop
+from supervisor.runtime.session_desk import SessionDesk
 from supervisor.runtime.stream_logs import StreamLogs
 from supervisor.runtime.task_codec import new_task
 from supervisor.runtime.tasklog import TaskLog
 from supervisor.wire.codes import Code, Determinism, Reason
 from supervisor.wire.pools import HostStatus, PoolChange, PoolHealth, ReplicaSetPage
+from supervisor.wire.sessions import SessionPage, SessionView
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
 
 
@@ -46,7 +48,7 @@ class DaemonService:
 
     async def submit(self, caller: Caller, task: SubmitTask, size_bytes: int) -> Accepted | Refused:  # noqa: ARG002
         """Admit a task and wait until it is on disk."""
-        job_id = str(uuid.uuid4())
+        job_id = fresh_id()
         now_ms = self.core.now_ms()
         record, request = new_task(caller, job_id, task, self._default_determinism(task), now_ms)
         future = self.answers.expect(job_id)
@@ -73,7 +75,7 @@ class DaemonService:
         task = self._find(caller, task_id)
         if task is None:
             return _not_found("task")
-        ticket = str(uuid.uuid4())
+        ticket = fresh_id()
         future = self.answers.expect(ticket)
         self.core.post(ev.CancelRequested(ticket, task.job_id))
         answer = await future
@@ -88,14 +90,15 @@ class DaemonService:
         task = self._find(caller, task_id)
         return _not_found("task") if task is None else self._view(task)
 
-    def _view(self, task: Task) -> TaskView:
-        return views.view_task(self._state, task, self.logs.find(task.job_id), self.core.now_ms())
+    def _view(self, task: Task, *, has_outputs: bool = True) -> TaskView:
+        log = self.logs.find(task.job_id)
+        return views.view_task(self._state, task, log, self.core.now_ms(), has_outputs=has_outputs)
 
     def tasks(self, caller: Caller, limit: int) -> TaskPage:
-        """The caller's tasks, newest first."""
+        """The caller's tasks, newest first, without the outputs of one-shot ones."""
         own = self._state.by_task.get(caller.tenant, {})
         newest = [self._state.tasks[job_id] for job_id in islice(reversed(own.values()), limit)]
-        return TaskPage(tasks=[self._view(task) for task in newest], truncated=len(own) > limit)
+        return TaskPage(tasks=[self._view(task, has_outputs=False) for task in newest], truncated=len(own) > limit)
 
     def stream(self, caller: Caller, task_id: str) -> TaskLog | Refused:
         """The log of a task's stream, live or finished."""
@@ -107,6 +110,18 @@ class DaemonService:
             return Refused(code=Code.INVALID_PARAMS, reason=Reason.EXPIRED, message=message)
         return self.logs.open(task.job_id)
 
+    def session(self, caller: Caller, session_id: str) -> SessionView | Refused:
+        """One session of the caller."""
+        return SessionDesk(self.core).show(caller, session_id)
+
+    def sessions(self, caller: Caller, limit: int) -> SessionPage:
+        """The caller's sessions, last used first."""
+        return SessionDesk(self.core).page(caller, limit)
+
+    def delete_session(self, caller: Caller, session_id: str) -> Refused | None:
+        """End a session and evict its KV."""
+        return SessionDesk(self.core).delete(caller, session_id)
+
     def pool_health(self, pool_id: str) -> PoolHealth | Refused:
         """One pool."""
         replica = self._state.replicas.get(pool_id)
@@ -116,7 +131,7 @@ class DaemonService:
 
     def replica_sets(self) -> ReplicaSetPage:
         """All replica sets that have members."""
-        return ReplicaSetPage(replicasets=[views.view_set(home) for home in self._state.sets.values() if home.members])
+        return ReplicaSetPage(replicasets=views.view_sets(self._state))
 
     def status(self) -> HostStatus:
         """The whole host."""

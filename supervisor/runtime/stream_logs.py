@@ -8,20 +8,37 @@ from collections.abc import Callable
 
 from supervisor.core.effects import DropLogs
 from supervisor.core.events import Event, ReadersCame, ReadersLeft
+from supervisor.runtime.progress import Delivered, ProgressTable
 from supervisor.runtime.tasklog import TaskLog
 
 
 class StreamLogs:
     """Owns every TaskLog."""
 
-    def __init__(self, post: Callable[[Event], None]) -> None:
+    def __init__(self, post: Callable[[Event], None], progress: ProgressTable) -> None:
         self._post = post
+        self._progress = progress
         self._logs: dict[str, TaskLog] = {}
         self._frozen: dict[str, bytes] = {}
 
     def restore(self, job_id: str, frames: bytes) -> None:
         """Take over the stream of a task that finished under an earlier daemon."""
         self._frozen[job_id] = frames
+
+    def resume(self, job_id: str, delivered: Delivered) -> None:
+        """Go on with the stream of a task that ran under an earlier daemon, which delivered so much of it."""
+        self._logs[job_id] = TaskLog.owing(job_id, delivered, self._note_readers)
+
+    def begin(self, job_id: str, attempt: int) -> TaskLog:
+        """The log of a task whose run begins: from now on a crash leaves behind how much of it was delivered."""
+        log = self.open(job_id)
+        log.track = self._progress.claim(job_id, attempt, is_fresh=not log.tokens)
+        return log
+
+    def settle(self, job_ids: tuple[str, ...]) -> None:
+        """The ends of these tasks are on disk: a crash need leave nothing of them behind."""
+        for job_id in job_ids:
+            self._progress.release(job_id)
 
     def open(self, job_id: str) -> TaskLog:
         """The log of a task, made where there is none."""

@@ -4,13 +4,17 @@ import hashlib
 import sys
 import time
 import uuid
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct, structs
 
+from supervisor.core.split import BUCKETS
 from supervisor.core.tasks import WAITING, Accepting, Ended, Outcome, Task
 from supervisor.runtime.caller import Caller
+from supervisor.runtime.calls import pieces_of
 from supervisor.runtime.journal.records import AcceptRecord, FinishedTask, FinishRecord, FinishState, RestoredTask
+from supervisor.runtime.progress import Delivered
 from supervisor.wire.codes import Determinism, Engine, KvHint, Priority, Workload
 from supervisor.wire.tasks import SubmitTask
 
@@ -46,9 +50,9 @@ class RunPart(Struct, frozen=True, array_like=True, gc=False):
     session: bytes
     prompt: str
     seed: int
-    is_kv_reused: bool
     stop: tuple[str, ...] = ()
     sampler: dict[str, float | int] = {}
+    inputs: tuple[str, ...] = ()
 
     @property
     def session_id(self) -> str:
@@ -71,7 +75,13 @@ def new_task(caller: Caller, job_id: str, wire: SubmitTask, default: Determinism
     request = _encode(wire)
     task = _task(caller.tenant, job_id, wire, request, now_ms, now_ms + wire.deadline_ms)
     task.client_id = caller.client_id
+    task.bucket = bucket_of(wire.session_id)
     return task, request
+
+
+def bucket_of(session_id: str) -> int:
+    """On which side of a split alias a session is: spread evenly, and the same in every process."""
+    return crc32(session_id.encode()) % BUCKETS
 
 
 def _task(
@@ -82,7 +92,11 @@ def _task(
     admitted_ms: float,
     deadline_at_ms: float,
 ) -> Task:
+    """One-shot tasks generate nothing: their work is as long as their texts, each of which must fit by itself."""
     profile = wire.sampler_profile_version
+    part = _run_part(wire)
+    piece_bytes = [len(piece.encode()) for piece in pieces_of(wire.workload, part.prompt, part.inputs)]
+    is_completion = wire.workload is Workload.COMPLETION
     return Task(
         job_id=job_id,
         tenant=tenant,
@@ -94,27 +108,37 @@ def _task(
         ctx=wire.ctx,
         priority=wire.priority,
         determinism=wire.determinism or Determinism.STRICT,
-        max_tokens=wire.max_tokens,
-        expected_tokens=wire.expected_tokens or wire.max_tokens,
-        prompt_bytes=len(wire.prompt.encode()) if wire.prompt else 0,
+        max_tokens=wire.max_tokens if is_completion else 0,
+        expected_tokens=wire.expected_tokens or wire.max_tokens if is_completion else sum(piece_bytes),
+        prompt_bytes=max(piece_bytes),
         size_bytes=len(request),
-        body=_pack(_run_part(wire)),
+        body=_pack(part),
         digest=hashlib.blake2b(request, digest_size=DIGEST_BYTES).digest(),
         admitted_ms=admitted_ms,
         deadline_at_ms=deadline_at_ms,
         phase=Accepting(),
+        session=_session_of(wire),
     )
 
 
+def _session_of(wire: SubmitTask) -> bytes | None:
+    """The session whose KV the task may use. Strict and reuse conflict: strict runs cold, and leaves it untouched."""
+    is_best_effort = wire.determinism is Determinism.BEST_EFFORT and wire.workload is Workload.COMPLETION
+    return uuid.UUID(wire.session_id).bytes if is_best_effort and wire.kv_hint is KvHint.REUSE else None
+
+
 def _run_part(wire: SubmitTask) -> RunPart:
-    """Strict and reuse of the KV cache conflict: strict runs cold."""
+    """Strict and reuse of the KV cache conflict: strict runs cold. A prompt to be embedded is a single input."""
+    prompt, inputs = wire.prompt or "", tuple(wire.inputs or ())
+    if prompt and wire.workload is Workload.EMBEDDING:
+        prompt, inputs = "", (prompt,)
     return RunPart(
         session=uuid.UUID(wire.session_id).bytes,
-        prompt=wire.prompt or "",
+        prompt=prompt,
         seed=_seed_of(wire),
-        is_kv_reused=wire.determinism is Determinism.BEST_EFFORT and wire.kv_hint is KvHint.REUSE,
         stop=tuple(wire.stop or ()),
         sampler=wire.sampler_values(),
+        inputs=inputs,
     )
 
 
@@ -160,8 +184,11 @@ def finish_record(task: Task, outcome: Outcome, frames: bytes) -> FinishRecord:
     )
 
 
-def restore_unfinished(found: RestoredTask, now_ms: float) -> Task:
-    """A task that an earlier daemon accepted and did not end; its deadline goes on counting while nobody runs."""
+def restore_unfinished(found: RestoredTask, delivered: Delivered | None, now_ms: float) -> Task:
+    """A task that an earlier daemon accepted and did not end; its deadline goes on counting while nobody runs.
+
+    `delivered` is what is known of its stream. The last attempts may be missing in the journal: nothing waits for them.
+    """
     accept = found.accept
     wire = _decode_body(accept.body)
     wall = wall_ms()
@@ -176,7 +203,11 @@ def restore_unfinished(found: RestoredTask, now_ms: float) -> Task:
     task.phase = WAITING
     task.queue_position = accept.queue_position
     task.predicted_start_ms = accept.predicted_start_ms
-    task.attempt = len(found.attempts)
+    task.attempt = max((each.attempt for each in found.attempts), default=0)
+    if delivered is not None:
+        task.attempt = max(task.attempt, delivered.attempt)
+        task.daemons_lost = delivered.daemons
+        task.emitted = delivered.tokens
     task.client_id = sys.intern(accept.client_id)
     return task
 

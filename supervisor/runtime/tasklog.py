@@ -4,16 +4,22 @@ Lasting frames (`started`, `token`, `end`, `error`) are kept and numbered from 1
 reader that keeps up is *live* and is pushed each batch as it arrives; one that falls behind pulls with `read` until it
 has caught up, and counts as a reader all the while. A missing or slow reader never holds anybody else.
 
+A log that an earlier daemon had *owes* the token frames which that one delivered: those of a re-run are held back until
+all of them are there and have the recorded digest, and then appended in one piece. Where it closes before that, their
+numbers stay empty, so that the terminal frame follows what any client has seen.
+
 The log decides nothing about tasks: what is appended and when it closes is its owner's business.
 """
 
 from typing import Protocol
 
-from supervisor.wire.frames import SEQ_FIRST_TOKEN
+from supervisor.runtime.progress import Delivered, Track, digest_of
+from supervisor.wire.frames import SEQ_FIRST_TOKEN, SEQ_STARTED
 
 READ_BYTES_MAX = 65_536
 FRAME_END = b"\n\n"
 _TOKEN_MARK = b"\nevent: token\n"
+_NUMBER_MARK = b"id: "
 
 
 class Reader(Protocol):
@@ -45,13 +51,17 @@ class TaskLog:
     __slots__ = (
         "_behind",
         "_frames",
+        "_held",
         "_live",
         "_on_readers",
+        "_owed",
+        "_seen_max",
         "is_closed",
         "is_frozen",
         "job_id",
         "size_bytes",
         "tokens",
+        "track",
     )
 
     def __init__(self, job_id: str, on_readers: OnReaders | None = None) -> None:
@@ -61,7 +71,12 @@ class TaskLog:
         self.size_bytes = 0
         """Bytes of the frames kept."""
         self.tokens = 0
-        """Token frames kept: the N of `X-Tokens-Emitted`."""
+        """Token frames kept or owed: the N of `X-Tokens-Emitted`."""
+        self.track: Track | None = None
+        """What a crash of the daemon leaves of this stream; told of tokens before any reader is."""
+        self._owed: Delivered | None = None
+        self._seen_max = 0
+        self._held: list[bytes] = []
         self._frames: list[bytes] = []
         # Tuples are replaced, never changed, so a reader may leave in the middle of a push to all of them.
         self._live: tuple[Reader, ...] = ()
@@ -75,7 +90,18 @@ class TaskLog:
         log._frames = [frame + FRAME_END for frame in blob.split(FRAME_END)[:-1]]
         log.size_bytes = len(blob)
         log.tokens = blob.count(_TOKEN_MARK)
+        if log._frames:
+            log._leave_empty(_number_of(log._frames[-1]) - len(log._frames), before=-1)
         log.is_closed = True
+        return log
+
+    @classmethod
+    def owing(cls, job_id: str, delivered: Delivered, on_readers: OnReaders | None = None) -> "TaskLog":
+        """The log of a task of which an earlier daemon delivered so much that nothing else may follow."""
+        log = cls(job_id, on_readers)
+        log._owed = delivered if delivered.tokens else None
+        log._seen_max = SEQ_STARTED + delivered.tokens
+        log.tokens = delivered.tokens
         return log
 
     def dump(self) -> bytes:
@@ -86,6 +112,11 @@ class TaskLog:
     def seq(self) -> int:
         """Number of the last lasting frame; 0 where there is none."""
         return len(self._frames)
+
+    @property
+    def terminal_seq(self) -> int:
+        """The number of a terminal frame, if it came now: after all that any client may have seen."""
+        return max(len(self._frames), self._seen_max) + 1
 
     @property
     def readers(self) -> int:
@@ -100,26 +131,47 @@ class TaskLog:
     def append_started(self, frame: bytes) -> None:
         """The `started` frame, once: a re-run finds it there and leaves it as it is."""
         if not self._frames and not self.is_frozen and not self.is_closed:
-            self._append([frame])
+            self._append([frame], frame)
 
     def append_tokens(self, frames: list[bytes]) -> None:
         """The next token frames. Everything in one call leaves in one write per live reader."""
         if frames and not self.is_frozen and not self.is_closed:
             assert self._frames, "token frames are numbered after `started`"
             self.tokens += len(frames)
-            self._append(frames)
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            if self.track is not None:
+                self.track.advance(self.tokens, data)
+            self._append(frames, data)
 
     def offer_tokens(self, index: int, frames: list[bytes]) -> int | None:
         """Token frames of a re-run, the first of which is token `index`: known ones are compared, new ones appended.
 
-        Returns the index of the first token that differs from what was streamed before, else None. On a difference
-        nothing is appended.
+        Returns the index of the first token that differs from what was streamed before, else None; for frames that an
+        earlier daemon streamed, the index of the token by which they differ. On a difference nothing is appended.
         """
+        if self._owed is not None:
+            return self._settle(self._owed, index, frames)
         known = self._frames[index + SEQ_FIRST_TOKEN - 1 : index + SEQ_FIRST_TOKEN - 1 + len(frames)]
         for offset, (before, now) in enumerate(zip(known, frames, strict=False)):
             if before != now:
                 return index + offset
         self.append_tokens(frames[len(known) :])
+        return None
+
+    def _settle(self, owed: Delivered, index: int, frames: list[bytes]) -> int | None:
+        if self.is_frozen or self.is_closed:
+            return None
+        if index == 0:
+            self._held.clear()
+        self._held += frames
+        if len(self._held) < owed.tokens:
+            return None
+        held, self._held = self._held, []
+        if digest_of(b"".join(held[: owed.tokens])) != owed.digest:
+            return owed.tokens - 1
+        self._owed = None
+        self.tokens = 0
+        self.append_tokens(held)
         return None
 
     def push_metrics(self, frame: bytes) -> None:
@@ -135,7 +187,11 @@ class TaskLog:
         """The terminal frame. Live readers get it and are told that the stream is complete. Once only."""
         if self.is_closed:
             return
-        self._append([frame])
+        self._leave_empty(self.terminal_seq - 1 - len(self._frames))
+        self._owed = None
+        self._held = []
+        self.track = None
+        self._append([frame], frame)
         self.is_closed = True
         live, self._live = self._live, ()
         for reader in live:
@@ -187,9 +243,13 @@ class TaskLog:
         if self._on_readers is not None and not self.is_closed:
             self._on_readers(self.job_id, self.readers)
 
-    def _append(self, frames: list[bytes]) -> None:
+    def _leave_empty(self, count: int, before: int | None = None) -> None:
+        """Numbers whose frames are lost: nothing is read there."""
+        at = len(self._frames) if before is None else len(self._frames) + before
+        self._frames[at:at] = [b""] * count
+
+    def _append(self, frames: list[bytes], data: bytes) -> None:
         self._frames += frames
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
         self.size_bytes += len(data)
         if self._live:
             self._push(data)
@@ -199,3 +259,7 @@ class TaskLog:
             if not reader.push(data) and reader in self._live:
                 self._live = tuple(other for other in self._live if other is not reader)
                 self._behind += (reader,)
+
+
+def _number_of(frame: bytes) -> int:
+    return int(frame[len(_NUMBER_MARK) : frame.index(b"\n")])

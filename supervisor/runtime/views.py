@@ -1,26 +1,31 @@
 """The state of the core as clients and operators see it: wire structs, made on request, decided nowhere here."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from supervisor.core.breaker import Breaker
 from supervisor.core.lifecycle import Phase
 from supervisor.core.replicas import Replica, ReplicaSet, Step, Wanted
 from supervisor.core.state import State
 from supervisor.core.tasks import Aborting, Accepting, Ended, Ending, Outcome, Running, Task, Waiting
 from supervisor.runtime.envelopes import envelope
 from supervisor.runtime.gauges import Gauges
+from supervisor.runtime.results import read_outputs
 from supervisor.runtime.tasklog import TaskLog
 from supervisor.wire.codes import Priority
 from supervisor.wire.pools import (
+    BreakerView,
     DeviceView,
     HostStatus,
+    PolicyStatus,
     PoolHealth,
     PoolMetrics,
     ReplicaSetView,
     ReplicaView,
     StepStatus,
+    TenantView,
 )
 from supervisor.wire.tasks import TaskResult, TaskView
 
@@ -35,8 +40,8 @@ class _TokenData(msgspec.Struct):
 _decode_token = msgspec.json.Decoder(_TokenData).decode
 
 
-def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float) -> TaskView:
-    """One task of a caller. Times are milliseconds."""
+def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float, *, has_outputs: bool = True) -> TaskView:
+    """One task of a caller. Times are milliseconds. A list has no room for outputs."""
     view = TaskView(
         task_id=task.task_id,
         job_id=task.job_id,
@@ -53,12 +58,14 @@ def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float) -> T
         view.queue_time_ms = round(task.queue_time_ms)
         view.pool_id = task.last_run.pool_id
         view.replica_id = f"{task.last_run.pool_id}/{task.last_run.incarnation}"
+        view.kv_warmth = task.last_run.kv_warmth
     match task.phase:
         case Accepting():
             view.queue_position = task.queue_position
         case Waiting():
             view.state = "waiting"
             view.queue_position = state.sets[task.set_id].waiting.rank(task)
+            view.tokens_emitted = task.emitted
         case Running() | Aborting():
             view.state = "running"
             view.tokens_emitted = log.tokens if log else 0
@@ -67,11 +74,14 @@ def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float) -> T
             view.tokens_emitted = outcome.emitted
         case Ended(outcome=outcome):
             _view_outcome(view, task, outcome, log)
+            if has_outputs and log is not None and view.result is not None:
+                view.result.outputs = read_outputs(log)
     return view
 
 
 def _view_outcome(view: TaskView, task: Task, outcome: Outcome, log: TaskLog | None) -> None:
     view.tokens_emitted = outcome.emitted
+    view.kv_warmth = outcome.kv_warmth
     if outcome.error is not None:
         view.state = "failed"
         view.error = envelope(outcome.error, task.job_id)
@@ -79,7 +89,7 @@ def _view_outcome(view: TaskView, task: Task, outcome: Outcome, log: TaskLog | N
     assert outcome.finish_reason is not None
     view.state = "ended"
     view.result = TaskResult(
-        text=read_text(log) if log else "",
+        text=read_text(log) if log and log.tokens else "",
         finish_reason=outcome.finish_reason,
         tokens_in=outcome.tokens_in,
         tokens_out=outcome.tokens_out,
@@ -95,6 +105,13 @@ def read_text(log: TaskLog) -> str:
         if found:
             texts.append(_decode_token(data).t)
     return "".join(texts)
+
+
+def view_sets(state: State) -> list[ReplicaSetView]:
+    """All sets that have members, in the order of their first pools in the configuration."""
+    rank = {pool_id: place for place, pool_id in enumerate(state.replicas)}
+    homes = [home for home in state.sets.values() if home.members]
+    return [view_set(home) for home in sorted(homes, key=lambda home: min(rank[m.pool_id] for m in home.members))]
 
 
 def view_set(home: ReplicaSet) -> ReplicaSetView:
@@ -133,6 +150,7 @@ def view_pool(state: State, replica: Replica, gauges: Gauges, now_ms: float) -> 
         devices=list(replica.devices) or [str(device) for device in replica.plan.devices],
         metrics=_view_metrics(state, replica, gauges),
         steps=[_view_step(step) for step in replica.steps],
+        breaker=_view_breaker(replica.breaker, now_ms),
         cause=replica.cause,
         retry_in_ms=round(max((replica.due_ms or 0) - now_ms, 0)) if retries else None,
         since_ms=round(now_ms - replica.since_ms),
@@ -144,6 +162,11 @@ def view_pool(state: State, replica: Replica, gauges: Gauges, now_ms: float) -> 
     )
 
 
+def _view_breaker(breaker: Breaker, now_ms: float) -> BreakerView:
+    retry_in_ms = None if breaker.due_ms is None else round(max(breaker.due_ms - now_ms, 0))
+    return BreakerView(state=breaker.trust, retry_in_ms=retry_in_ms, cause=breaker.cause)
+
+
 def _view_step(step: Step) -> StepStatus:
     took_ms = None if step.took_ms is None else round(step.took_ms)
     return StepStatus(name=step.name, state=step.state, took_ms=took_ms, detail=step.detail)
@@ -153,6 +176,8 @@ def _view_metrics(state: State, replica: Replica, gauges: Gauges) -> PoolMetrics
     name = replica.pool_id
     first = gauges.metrics.first_token_ms[name].at(0.5, 0.95, 0.99)
     queued = gauges.metrics.queue_time_ms[name].at(0.5, 0.95, 0.99)
+    errors_ms = gauges.metrics.predict_error_ms[name].at(0.5, 0.9)
+    errors_percent = gauges.metrics.predict_error_percent[name].at(0.5, 0.9)
     return PoolMetrics(
         slots_total=replica.slots,
         slots_busy=replica.load,
@@ -166,6 +191,10 @@ def _view_metrics(state: State, replica: Replica, gauges: Gauges) -> PoolMetrics
         queue_time_p50_ms=queued[0],
         queue_time_p95_ms=queued[1],
         queue_time_p99_ms=queued[2],
+        predicted_start_error_p50_ms=errors_ms[0],
+        predicted_start_error_p90_ms=errors_ms[1],
+        predicted_start_error_p50_percent=errors_percent[0],
+        predicted_start_error_p90_percent=errors_percent[1],
     )
 
 
@@ -180,9 +209,28 @@ def view_host(state: State, gauges: Gauges, facts: "HostFacts", now_ms: float) -
         simulated=facts.simulated,
         gpu_cause=state.gpu_cause,
         journal_writable=state.is_journal_writable,
+        journal_cause=state.journal_cause,
         devices=_view_devices(state, gauges.devices),
         pools=pools,
-        replicasets=[view_set(home) for home in state.sets.values() if home.members],
+        replicasets=view_sets(state),
+        policy=facts.policy(),
+        tenants=[_view_tenant(state, tenant) for tenant in state.quotas.tenants()],
+        keys_file=facts.keys_file,
+        causes=list(facts.causes()),
+    )
+
+
+def _view_tenant(state: State, tenant: str) -> TenantView:
+    plan, usage = state.quotas.plan_of(tenant), state.quotas.usage_of(tenant)
+    return TenantView(
+        tenant=tenant,
+        weight=plan.weight,
+        jobs=usage.jobs,
+        jobs_max=plan.concurrent_jobs,
+        waiting=usage.waiting,
+        waiting_max=plan.waiting_tasks,
+        memory_bytes=state.quotas.memory_held(tenant),
+        memory_bytes_max=plan.memory_bytes,
     )
 
 
@@ -196,8 +244,14 @@ def _view_devices(state: State, devices: Mapping[str, DeviceView]) -> list[Devic
 
 
 class HostFacts(msgspec.Struct, frozen=True):
-    """What never changes while the daemon runs. `started_ms` is monotonic."""
+    """What never changes while the daemon runs, and where to ask for the rest. `started_ms` is monotonic.
+
+    `policy` shows the plugin, `causes` files that could not be taken up.
+    """
 
     version: str
     simulated: str | None
     started_ms: float
+    policy: Callable[[], PolicyStatus | None] = lambda: None
+    keys_file: str | None = None
+    causes: Callable[[], Sequence[str]] = lambda: ()

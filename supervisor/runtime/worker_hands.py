@@ -27,7 +27,7 @@ from supervisor.runtime.processes_env import SpawnError, SpawnOrder
 from supervisor.runtime.processes_port import HOST, pick_port
 from supervisor.runtime.self_test import ANSWER_S, self_test
 from supervisor.runtime.slot_watch import wait_busy_at_most
-from supervisor.runtime.task_codec import read_body
+from supervisor.runtime.token_count import count_longest
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,8 @@ class WorkerHands:
             assert worker.props is not None
             answer_s = min(ANSWER_S, self._blueprints[effect.pool_id].plan.wall_ms / 1000)
             adapter = self._adapter(effect.pool_id)
-            for result in await self_test(worker.http, adapter, worker.props, answer_s=answer_s):
+            workloads = self._blueprints[effect.pool_id].asked_of
+            for result in await self_test(worker.http, adapter, worker.props, workloads=workloads, answer_s=answer_s):
                 if not result.passed:
                     raise ProbeError(f"self-test {result.name}: {result.detail}")
                 self._post(
@@ -235,15 +236,15 @@ class WorkerHands:
     # While it serves --------------------------------------------------------------------------------------------
 
     def count_tokens(self, effect: ef.CountTokens) -> None:
-        """Ask the engine how long a prompt is."""
+        """Ask the engine how long a task's prompt is, or its longest input."""
 
         async def count() -> None:
             tokens: int | None = None
             worker = next((each for key, each in self._workers.items() if key[0] == effect.pool_id), None)
             if worker is not None:
+                ctx = worker.props.ctx_per_slot if worker.props else effect.task.ctx
                 try:
-                    prompt = read_body(effect.task).prompt
-                    tokens = await probes.count_tokens(worker.http, self._adapter(effect.pool_id), prompt)
+                    tokens = await count_longest(worker.http, self._adapter(effect.pool_id), effect.task, ctx)
                 except ProbeError as error:
                     log.warning("tokenize failed", extra={"pool_id": effect.pool_id, "cause": str(error)})
             self._post(ev.TokensCounted(effect.task.job_id, tokens))

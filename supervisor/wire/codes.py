@@ -48,6 +48,7 @@ class Reason(StrEnum):
     NO_GPU = "no_gpu"
     NOT_FOUND = "not_found"
     POISON = "poison"
+    POLICY = "policy"
     QUEUE_BYTES = "queue_bytes"
     QUEUE_FULL = "queue_full"
     QUOTA = "quota"

@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from supervisor.wire.codes import FinishReason
 from supervisor.wire.errors import ErrorEnvelope
+from supervisor.wire.outputs import Outputs
 
 COMMENT = b": waiting\n\n"
 SEQ_STARTED = 1
@@ -41,7 +42,10 @@ class StreamMetrics(Struct, kw_only=True):
 
 
 class End(Struct, kw_only=True):
-    """The `end` event. `outputs` is there for embedding and rerank tasks alone, and is all that they deliver."""
+    """The `end` event. `outputs` is there for embedding and rerank tasks alone, and is all that they deliver.
+
+    `decode_ms` of such a task is the time from dispatch to its answer; its `tokens_out` is 0.
+    """
 
     tokens_out: int
     decode_ms: int
@@ -49,7 +53,7 @@ class End(Struct, kw_only=True):
     tokens_in: int | None
     kv_warmth: bool
     kv_migrated: bool
-    outputs: msgspec.Raw | UnsetType = UNSET
+    outputs: Outputs | UnsetType = UNSET
 
 
 def token_frame(text: str, index: int) -> bytes:

@@ -46,6 +46,21 @@ class PoolMetrics(Struct, kw_only=True):
     queue_time_p50_ms: float | None = None
     queue_time_p95_ms: float | None = None
     queue_time_p99_ms: float | None = None
+    predicted_start_error_p50_ms: float | None = None
+    predicted_start_error_p90_ms: float | None = None
+    predicted_start_error_p50_percent: float | None = None
+    predicted_start_error_p90_percent: float | None = None
+
+
+class BreakerView(Struct, kw_only=True):
+    """How far a Ready replica is trusted. `state`: closed, open (ejected), half-open (one probe next), probing.
+
+    `retry_in_ms` counts down to the next probe of an open one, `cause` is its last failure.
+    """
+
+    state: str
+    retry_in_ms: int | None = None
+    cause: str | None = None
 
 
 class PoolHealth(Struct, kw_only=True):
@@ -65,6 +80,7 @@ class PoolHealth(Struct, kw_only=True):
     devices: list[str]
     metrics: PoolMetrics
     steps: list[StepStatus]
+    breaker: BreakerView | None = None
     cause: str | None = None
     retry_in_ms: int | None = None
     since_ms: int = 0
@@ -118,10 +134,33 @@ class DeviceView(Struct, kw_only=True):
     pools: list[str]
 
 
+class PolicyStatus(Struct, kw_only=True):
+    """The policy plugin (ORCH-3048). `state` is active, set_aside or refused; `cause` is its last failure."""
+
+    state: str
+    digest: str | None
+    cause: str | None
+    calls: dict[str, int]
+
+
+class TenantView(Struct, kw_only=True):
+    """What one tenant holds and may hold at once (ORCH-3036); null where nothing bounds it. Memory is in bytes."""
+
+    tenant: str
+    weight: int
+    jobs: int
+    jobs_max: int | None
+    waiting: int
+    waiting_max: int | None
+    memory_bytes: int
+    memory_bytes_max: int | None
+
+
 class HostStatus(Struct, kw_only=True):
     """`GET /v1/status` (control plane): everything `orchctl status` shows.
 
-    `simulated` is the text of `--simulate-gpus` where it is in force; `gpu_cause` says why no GPU is usable.
+    `simulated` is the text of `--simulate-gpus` where it is in force; `gpu_cause` says why no GPU is usable. `causes`:
+    files that changed and could not be taken up; `keys_file` is where this daemon reads its API keys.
     """
 
     version: str
@@ -134,3 +173,9 @@ class HostStatus(Struct, kw_only=True):
     devices: list[DeviceView]
     pools: list[PoolHealth]
     replicasets: list[ReplicaSetView]
+    policy: PolicyStatus | None = None
+    tenants: list[TenantView] = []
+    keys_file: str | None = None
+    causes: list[str] = []
+    journal_cause: str | None = None
+    """What the disk did, while the journal cannot be written."""

@@ -6,10 +6,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from supervisor.wire.codes import Determinism, Engine, FinishReason, KvHint, Priority, Workload
 from supervisor.wire.errors import ErrorEnvelope
+from supervisor.wire.outputs import Outputs
 
 CTX_MAX = 2**31 - 1
 DEADLINE_MS_MAX = 86_400_000
 INPUTS_MAX = 256
+RERANK_INPUTS_MIN = 2
 STOP_MAX = 8
 MODEL_REF_PATTERN = (
     r"^(sha256:[0-9a-f]{64}|repo:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -36,6 +38,11 @@ class Sampler(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 class SubmitTask(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`POST /v1/tasks`. Exactly one of `prompt` and `inputs`; unknown fields are refused.
+
+    A completion takes `prompt`. An embedding takes `inputs`, or one text as `prompt`. A rerank takes `inputs`: the
+    first one is the query, the others, at least one, are the documents. Embedding and rerank generate nothing:
+    `max_tokens` only has to be there, `seed`, `stop` and `sampler` must not, and every input must fit `ctx` by itself,
+    a document together with the query.
 
     `ctx` is the context asked for, in tokens; `deadline_ms` counts from admission; `seed` is a signed 64-bit integer,
     derived from `task_id` where absent (ORCH-3045); `expected_tokens` is a placement hint of at most `max_tokens`.
@@ -81,13 +88,17 @@ class Accepted(Struct, kw_only=True):
 
 
 class TaskResult(Struct, kw_only=True):
-    """What a finished task produced. `tokens_out` counts the engine's tokens; times are in milliseconds."""
+    """What a finished task produced. `tokens_out` counts the engine's tokens; times are in milliseconds.
+
+    `text` is empty for an embedding or rerank, and `outputs` is there for nothing else; lists of tasks leave it out.
+    """
 
     text: str
     finish_reason: FinishReason
     tokens_in: int | None
     tokens_out: int
     decode_ms: int
+    outputs: Outputs | UnsetType = UNSET
 
 
 class TaskView(Struct, kw_only=True):
@@ -108,6 +119,7 @@ class TaskView(Struct, kw_only=True):
     pool_id: str | None = None
     replica_id: str | None = None
     tokens_emitted: int | None = None
+    kv_warmth: bool | None = None
     result: TaskResult | None = None
     error: ErrorEnvelope | None = None
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from adapters import sampling
-from adapters.base import CompletionCall, LaunchSpec
+from adapters.base import CompletionCall, LaunchSpec, Workload
 
 GPU = "GPU-5d3e2a10-0000-4000-8000-000000000001"
 OTHER_GPU = "GPU-5d3e2a10-0000-4000-8000-000000000002"
@@ -21,6 +21,7 @@ def launch(
     command: Sequence[str] | None = None,
     binary: str | None = None,
     simulated: bool = False,
+    workloads: frozenset[Workload] = frozenset({Workload.COMPLETION}),
 ) -> LaunchSpec:
     return LaunchSpec(
         pool_id="chat",
@@ -40,6 +41,7 @@ def launch(
         config_dir="/etc/orchctl",
         python="/venv/bin/python",
         simulated=simulated,
+        workloads=workloads,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from adapters.base import LaunchPlan, PlanError
+from adapters.base import LaunchPlan, PlanError, Workload
 from adapters.llamacpp import LlamaCpp
 from tests.adapters.builders import GPU, OTHER_GPU, launch
 
@@ -82,6 +82,42 @@ def test_a_cpu_that_plays_a_gpu_gets_small_batches() -> None:
     plan = LlamaCpp().plan_launch(launch(simulated=True))
 
     assert (value_of(plan, "-b"), value_of(plan, "-ub")) == ("64", "64")
+
+
+@pytest.mark.parametrize(("workload", "flag"), [(Workload.EMBEDDING, "--embeddings"), (Workload.RERANK, "--rerank")])
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_one_shot_pool_takes_each_input_in_one_batch(workload: Workload, flag: str, simulated: bool) -> None:
+    plan = LlamaCpp().plan_launch(launch(ctx=2048, workloads=frozenset({workload}), simulated=simulated))
+
+    assert [argument for argument in plan.argv if argument in {"--embeddings", "--rerank"}] == [flag]
+    assert [value_of(plan, name) for name in ("-c", "-b", "-ub", "-np")] == ["2048", "2048", "2048", "1"]
+
+
+@pytest.mark.parametrize("extra", [("-b", "64"), ("-ub", "64"), ("--ubatch-size=64",), ("--batch_size", "64")])
+def test_the_batch_of_a_one_shot_pool_is_not_the_operators(extra: Sequence[str]) -> None:
+    with pytest.raises(PlanError, match=r"^extra_args may not hold -.*: the batch of this pool is its ctx$"):
+        LlamaCpp().plan_launch(launch(workloads=frozenset({Workload.EMBEDDING}), extra_args=extra))
+
+
+def test_the_pooling_of_an_embedding_pool_is_the_models_or_the_operators() -> None:
+    silent = LlamaCpp().plan_launch(launch(workloads=frozenset({Workload.EMBEDDING})))
+    stated = LlamaCpp().plan_launch(launch(workloads=frozenset({Workload.EMBEDDING}), extra_args=("--pooling", "cls")))
+
+    assert (value_of(silent, "--pooling"), value_of(stated, "--pooling")) == (None, "cls")
+
+
+@pytest.mark.parametrize(
+    ("workloads", "slots", "says"),
+    [
+        (frozenset(Workload), 1, "one workload per process"),
+        (frozenset[Workload](), 1, "one workload per process"),
+        (frozenset({Workload.EMBEDDING}), 2, "takes one slot"),
+        (frozenset({Workload.RERANK}), 4, "takes one slot"),
+    ],
+)
+def test_what_one_process_cannot_do_at_once(workloads: frozenset[Workload], slots: int, says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        LlamaCpp().plan_launch(launch(workloads=workloads, slots=slots))
 
 
 def test_the_operators_variables_are_added() -> None:
@@ -199,6 +235,10 @@ def test_arguments_that_do_not_spill_are_passed_on(args: Sequence[str]) -> None:
         ("--tools", "all"),
         ("--log-disable",),
         ("-kvu",),
+        ("--embedding",),
+        ("--embeddings",),
+        ("--rerank",),
+        ("--reranking",),
         ("--help",),
     ],
     ids=" ".join,
@@ -235,7 +275,17 @@ def test_variables_that_spill_are_refused_on_real_gpus(name: str, value: str) ->
     assert LlamaCpp().plan_launch(launch(env={name: value}, simulated=True)).env[name] == value
 
 
-@pytest.mark.parametrize("name", ["LLAMA_API_KEY", "LLAMA_ARG_PORT", "CUDA_VISIBLE_DEVICES", "LLAMA_ARG_TOOLS"])
+OUR_VARIABLES = [
+    "LLAMA_API_KEY",
+    "LLAMA_ARG_PORT",
+    "CUDA_VISIBLE_DEVICES",
+    "LLAMA_ARG_TOOLS",
+    "LLAMA_ARG_EMBEDDINGS",
+    "LLAMA_ARG_RERANKING",
+]
+
+
+@pytest.mark.parametrize("name", OUR_VARIABLES)
 def test_variables_that_are_ours_are_always_refused(name: str) -> None:
     with pytest.raises(PlanError, match=rf"^env may not hold {name}:"):
         LlamaCpp().plan_launch(launch(env={name: "x"}, simulated=True))

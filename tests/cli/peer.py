@@ -89,7 +89,9 @@ class Peer:
     def end(self, task_id: str, reason: FinishReason = FinishReason.STOP) -> None:
         with self.changed:
             tokens = self.tasks[task_id].tokens
-            end = End(tokens_out=tokens, decode_ms=500, finish_reason=reason, tokens_in=7, kv_warmth=False)
+            end = End(
+                tokens_out=tokens, decode_ms=500, finish_reason=reason, tokens_in=7, kv_warmth=False, kv_migrated=False
+            )
             self.publish(task_id, end_frame(end, tokens + 2), is_last=True)
 
     def only_task(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from orchctl.asking import Wish, plan_task, task_id_of
+from orchctl.asking import Subject, Wish, plan_task, task_id_of
 from orchctl.exits import ExitCode, VerbError
 from supervisor.wire.codes import Engine
 from supervisor.wire.tasks import Sampler
@@ -15,7 +15,7 @@ TASK = "0b0e7d4e-6a63-4f8c-9a36-2f3f0f3f2b11"
 
 
 def wish(**changes: Any) -> Wish:
-    base: dict[str, Any] = {"prompt": "hi", "task_id": TASK, "session_id": TASK, "deadline_ms": 300_000}
+    base: dict[str, Any] = {"subject": Subject("hi"), "task_id": TASK, "session_id": TASK, "deadline_ms": 300_000}
     return Wish(**base | changes)
 
 
@@ -93,8 +93,8 @@ def test_an_engine_that_does_not_serve_the_model_is_refused() -> None:
         ({"max_tokens": 0}, "max-tokens: expected `int` >= 1"),
         ({"seed": 2**63}, "seed: "),
         ({"model": "../../etc/passwd", "engine": Engine.VLLM, "ctx": 1}, "model-ref: expected `str` matching"),
-        ({"prompt": ""}, "prompt: expected `str` of length >= 1"),
-        ({"prompt": "\udcff"}, "the prompt is not valid UTF-8"),
+        ({"subject": Subject("")}, "prompt: expected `str` of length >= 1"),
+        ({"subject": Subject("\udcff")}, "the prompt is not valid UTF-8"),
         ({"deadline_ms": 0}, "deadline-ms: expected `int` >= 1"),
     ],
 )

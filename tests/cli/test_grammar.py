@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from orchctl import __version__
+from orchctl.commands.keys import ACTIONS
 from orchctl.verbs import VERBS
 from tests.cli.conftest import Orchctl
 from tests.cli.peer import Peer
@@ -82,9 +83,12 @@ def test_every_verb_explains_itself_without_a_daemon(orchctl: Orchctl, verb: str
     assert ran.out.startswith(f"Usage: orchctl {verb} ")
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "serve"])
-def test_every_verb_but_serve_can_answer_in_json(orchctl: Orchctl, verb: str) -> None:
-    assert "<table|wide|json|yaml>" in orchctl(verb, "-h").out
+ANSWERING = [[verb] for verb in VERBS if verb not in {"serve", "keys"}] + [["keys", action] for action in ACTIONS]
+
+
+@pytest.mark.parametrize("line", ANSWERING, ids=" ".join)
+def test_every_verb_but_serve_can_answer_in_json(orchctl: Orchctl, line: list[str]) -> None:
+    assert "<table|wide|json|yaml>" in orchctl(*line, "-h").out
 
 
 def test_no_verb_loads_what_only_the_daemon_needs() -> None:

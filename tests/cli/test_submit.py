@@ -7,8 +7,8 @@ import msgspec
 import pytest
 import yaml
 
-from supervisor.wire.codes import Code, Determinism, Engine, FinishReason, Priority, Reason, Workload
-from supervisor.wire.frames import error_frame, token_frame
+from supervisor.wire.codes import Code, Determinism, Engine, FinishReason, KvHint, Priority, Reason, Workload
+from supervisor.wire.frames import End, end_frame, error_frame, token_frame
 from supervisor.wire.tasks import SubmitTask
 from tests.cli.builders import broken_pool, host, pool, refusal
 from tests.cli.conftest import Orchctl
@@ -199,17 +199,103 @@ def test_an_event_that_cannot_be_read_is_said_to_be_one(peer: Peer, orchctl: Orc
     ran = orchctl("submit", "--task-id", TASK, "hi")
 
     assert ran.code == 1
-    assert "a token event that this orchctl cannot read" in ran.err
+    assert "the stream of the task has a token event that this version cannot read" in ran.err
 
 
 def test_a_full_queue_is_a_reason_to_try_later(peer: Peer, orchctl: Orchctl) -> None:
     full = refusal(Code.ADMISSION_REJECT, "The queue is full.", retriable=True, retry_after_ms=2_500)
     peer.refusals["/v1/tasks"] = (429, full)
 
-    ran = orchctl("submit", "hi")
+    ran = orchctl("submit", "--no-retry", "hi")
 
     assert (ran.code, ran.out) == (75, "")
     assert ran.err == "orchctl: the queue is full; try the same again in 3 s\n"
+
+
+@pytest.mark.orch("ORCH-3025")
+def test_a_full_queue_is_asked_again_when_it_said_so(peer: Peer, orchctl: Orchctl) -> None:
+    full = refusal(Code.ADMISSION_REJECT, "The queue is full.", retriable=True, retry_after_ms=5)
+    peer.refusals["/v1/tasks"] = (429, full)
+    peer.on_refused = peer.refusals.pop
+
+    ran = orchctl("submit", "-q", "hi")
+
+    assert (ran.code, ran.out, ran.err) == (0, "Hello world", "")
+    assert len({one.body for one in peer.asked("POST", "/v1/tasks")}) == 1
+    assert len(peer.asked("POST", "/v1/tasks")) == 2
+
+
+def test_a_queue_that_is_full_for_longer_than_anybody_waits_is_not_waited_for(peer: Peer, orchctl: Orchctl) -> None:
+    full = refusal(Code.ADMISSION_REJECT, "The queue is full.", retriable=True, retry_after_ms=60_000)
+    peer.refusals["/v1/tasks"] = (429, full)
+
+    ran = orchctl("submit", "hi")
+
+    assert ran.code == 75
+    assert "try the same again in 60 s" in ran.err
+    assert len(peer.asked("POST", "/v1/tasks")) == 1
+
+
+@pytest.mark.orch("ORCH-3025")
+def test_a_task_that_cannot_be_is_asked_once(peer: Peer, orchctl: Orchctl) -> None:
+    peer.refusals["/v1/tasks"] = (400, refusal(message="The field ctx is too large."))
+
+    assert orchctl("submit", "hi").code == 1
+    assert len(peer.asked("POST", "/v1/tasks")) == 1
+
+
+OUTPUTS = '[{"index":0,"score":0.5},{"index":1,"score":-2.25}]'
+
+
+def publish_outputs(peer: Peer) -> None:
+    """A rerank that is finished before anybody asks for its stream."""
+    peer.answer = None
+    publish_whole(peer, [])
+    end = End(
+        tokens_out=0, decode_ms=3, finish_reason=FinishReason.STOP, tokens_in=9, kv_warmth=False, kv_migrated=False
+    )
+    end.outputs = msgspec.Raw(OUTPUTS.encode())
+    peer.publish(TASK, end_frame(end, 2), is_last=True)
+
+
+def test_scores_are_lines_of_json(peer: Peer, orchctl: Orchctl) -> None:
+    publish_outputs(peer)
+
+    ran = orchctl("submit", "--task-id", TASK, "--workload", "rerank", "query", "--input", "one", "--input", "two")
+
+    assert ran.code == 0
+    assert [json.loads(line) for line in ran.out.splitlines()] == json.loads(OUTPUTS)
+    assert ran.err == "2 outputs of 9 tokens\n"
+    task = sent(peer)
+    assert (task.workload, task.inputs, task.prompt, task.max_tokens) == (
+        Workload.RERANK,
+        ["query", "one", "two"],
+        msgspec.UNSET,
+        1,
+    )
+
+
+def test_outputs_are_in_the_document_too(peer: Peer, orchctl: Orchctl) -> None:
+    publish_outputs(peer)
+
+    ran = orchctl("submit", "--task-id", TASK, "--workload", "embedding", "--input", "one", "-o", "json")
+
+    assert json.loads(ran.out)["outputs"] == json.loads(OUTPUTS)
+    assert sent(peer).inputs == ["one"]
+
+
+def test_a_completion_has_no_inputs(peer: Peer, orchctl: Orchctl) -> None:
+    ran = orchctl("submit", "hi", "--input", "one")
+
+    assert ran.code == 2
+    assert "--input is for embedding and rerank" in ran.err
+
+
+def test_a_turn_of_a_session_may_hope_for_its_cache(peer: Peer, orchctl: Orchctl) -> None:
+    assert orchctl("submit", "--session", SESSION, "--reuse", "hi").code == 0
+
+    task = sent(peer)
+    assert (task.session_id, task.kv_hint) == (SESSION, KvHint.REUSE)
 
 
 def test_a_pool_that_is_not_ready_is_still_asked_for_its_model(peer: Peer, orchctl: Orchctl) -> None:

@@ -20,14 +20,16 @@ ROWS = dict(re.findall(r"^\| (?:↳ )?`([a-z_.]+)` \| ([^|]+) \|", PAGE, re.MULT
 def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """The keys of a section that hold a value of their own, with their schema."""
     for name, node in section["properties"].items():
-        target = SCHEMA["$defs"].get(node.get("$ref", "").rpartition("/")[2], {})
+        branches = [node, *node.get("anyOf", [])]  # a section that may be left out is one of two branches
+        names = [branch["$ref"].rpartition("/")[2] for branch in branches if "$ref" in branch]
+        target = SCHEMA["$defs"][names[0]] if names else {}
         if "properties" in target:
             yield from leaves(target, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", node
 
 
-SECTIONS = (SCHEMA, SCHEMA["$defs"]["PoolConfig"], SCHEMA["$defs"]["ClassConfig"])
+SECTIONS = (SCHEMA, *(SCHEMA["$defs"][name] for name in ("PoolConfig", "ClassConfig", "TenantConfig")))
 KEYS = [leaf for section in SECTIONS for leaf in leaves(section)]
 
 

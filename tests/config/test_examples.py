@@ -50,6 +50,19 @@ def test_the_demo_has_no_warning_and_keeps_everything_in_one_folder() -> None:
     }
 
 
+@pytest.mark.orch("ORCH-3035", "ORCH-3036")
+def test_the_shared_host_has_tls_a_key_file_and_tenants_and_deserves_no_warning() -> None:
+    loaded = load(EXAMPLES / "shared.yaml")
+
+    config = loaded.config
+    assert loaded.warnings == []
+    assert not config.listen.is_loopback
+    assert config.listen.tls is not None
+    assert config.auth.keys_file == Path("/etc/orchctl/keys.json")
+    assert {name: tenant.weight for name, tenant in config.tenants.items()} == {"website": 3, "research": 1}
+    assert config.pools[0].queue.order == "fair"
+
+
 def test_the_pools_of_the_spec_example_use_only_keys_that_the_schema_offers() -> None:
     words = {
         line.strip(" -").partition(":")[0] for line in (EXAMPLES / "pools.yaml").read_text().splitlines() if ":" in line

@@ -43,9 +43,13 @@ def test_the_default_places_of_a_user(environ: dict[str, str], euid: int, state_
 def test_places_are_those_of_the_config_before_the_defaults() -> None:
     defaults = Defaults(Path("/d"), Path("/d/s.sock"))
 
-    assert plan_places(config_of(a_config()), defaults) == Places(Path("/d"), Path("/d/logs"), Path("/d/s.sock"))
-    assert plan_places(config_of(a_config(tail="state_dir: /c\nlisten: { socket: /c/x.sock }\n")), defaults) == Places(
-        Path("/c"), Path("/c/logs"), Path("/c/x.sock")
+    tail = "state_dir: /c\nlisten: { socket: /c/x.sock }\nauth: { keys_file: /k/k.json }\n"
+
+    assert plan_places(config_of(a_config()), defaults, {}) == Places(
+        Path("/d"), Path("/d/logs"), Path("/d/s.sock"), Path("/d/keys.json")
+    )
+    assert plan_places(config_of(a_config(tail=tail)), defaults, {}) == Places(
+        Path("/c"), Path("/c/logs"), Path("/c/x.sock"), Path("/k/k.json")
     )
 
 

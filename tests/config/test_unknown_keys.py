@@ -8,7 +8,7 @@ pytestmark = pytest.mark.orch("ORCH-3030")
 
 UNKNOWN: list[tuple[str, int, int, str, str]] = [
     (a_config(tail="pool: []\n"), 6, 1, "/pool", "did you mean 'pools'?"),
-    (a_config(tail="sessions: { ttl_ms: 600001 }\n"), 6, 1, "/sessions", "unknown key"),
+    (a_config(tail="headroom: { percent: 10 }\n"), 6, 1, "/headroom", "unknown key"),
     (a_config(a_pool("contxt: 8192")), 6, 5, "/pools/0/contxt", "did you mean 'ctx'?"),
     (a_config(a_pool("queue: { capcity: 8 }")), 6, 14, "/pools/0/queue/capcity", "did you mean 'capacity'?"),
     (

@@ -11,6 +11,9 @@ from supervisor.core import events as ev
 from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.tasks import Outcome, Task
 from tests.core.ledger import Ledger, demand
+from tests.core.session_watch import SessionWatch
+from tests.core.tenant_watch import TenantWatch
+from tests.core.trust_watch import TrustWatch
 from tests.core.worker_watch import WorkerWatch
 
 RunEnd = ev.RunFinished | ev.RunFailed | ev.RunAborted
@@ -27,6 +30,7 @@ class _Life:
     is_cancelled: bool = False
     run: int | None = None
     starts: int = 0
+    turned_away: int = 0
     emitted: int = 0
     outcome: Outcome | None = None
 
@@ -38,6 +42,10 @@ class Oracle:
         self._host = host or HostPlan()
         self._ledger = ledger
         self._watch = WorkerWatch(plans)
+        self._sessions = SessionWatch(plans, self._host)
+        self._tenants = TenantWatch(plans, self._host)
+        self._trust = TrustWatch(tuple(plan.pool_id for plan in plans))
+        self._starts: dict[int, ef.StartRun] = {}
         self._lives: dict[str, _Life] = {}
         self._runs: dict[int, tuple[str, str]] = {}
         self._aborted: set[int] = set()
@@ -49,6 +57,8 @@ class Oracle:
 
     def note_event(self, event: ev.Event, now_ms: float) -> None:
         self._now = now_ms
+        self._sessions.note_event(event, now_ms)
+        self._tenants.note_event(event, now_ms)
         match event:
             case ev.TaskSubmitted(task=task):
                 self._open_tickets.add(task.job_id)
@@ -58,11 +68,14 @@ class Oracle:
             case ev.AcceptsCommitted() | ev.AcceptsFailed():
                 self._note_disk(event)
             case ev.TasksRestored(unfinished=unfinished, finished=finished):
-                lives = [_Life(task, is_on_disk=True, is_restored=True) for task in unfinished]
+                lives = [_Life(task, is_on_disk=True, is_restored=True, emitted=task.emitted) for task in unfinished]
                 lives += [_Life(task, is_on_disk=True, was_over=True) for task, _ in finished]
                 self._lives |= {life.task.job_id: life for life in lives}
             case ev.HaltRequested():
                 self._is_halting = True
+            case ev.ResumeRequested(pool_id=pool_id):
+                self._trust.resume(pool_id)
+                self._watch.note_event(event)
             case ev.RunFinished() | ev.RunFailed() | ev.RunAborted():
                 self._end_run(event)
             case _:
@@ -81,6 +94,12 @@ class Oracle:
             return
         job_id, pool_id = found
         life = self._lives[job_id]
+        start = self._starts.pop(event.run_id)
+        if isinstance(event, ev.RunFailed):
+            life.turned_away += event.is_busy
+        if not isinstance(event, ev.RunAborted) and self._watch.is_ready(pool_id, start.incarnation):
+            is_cancelled = life.is_cancelled or event.run_id in self._aborted
+            self._trust.end_run(start, event, is_cancelled=is_cancelled)
         life.run, life.emitted = None, max(life.emitted, event.emitted)
         is_proven_free = isinstance(event, ev.RunFinished) or (
             isinstance(event, ev.RunFailed) and event.is_client_fault
@@ -105,7 +124,17 @@ class Oracle:
                 case ef.CompleteHalt():
                     demand(that=self._is_halting, sentence="a halt is complete that nobody asked for")
                     demand(that=not self._runs, sentence=f"runs outlive the halt: {self._runs}")
+            match effect:
+                case ef.VerifyModel():
+                    self._trust.begin(effect)
+                case ef.NoteBreaker():
+                    self._trust.note_breaker(effect, self._now)
+                case _:
+                    pass
             self._watch.note_effect(effect, self._now)
+            self._sessions.note_effect(effect)
+            self._tenants.note_effect(effect)
+        self._trust.check()
 
     def _answer(self, effect: ef.AnswerAccepted | ef.AnswerRefused | ef.AnswerCancelled) -> None:
         is_open = effect.ticket in self._open_tickets
@@ -151,11 +180,16 @@ class Oracle:
         demand(that=is_waiting, sentence=f"{name}: it does not wait")
         demand(that=not life.is_cancelled, sentence=f"{name}: it was cancelled")
         demand(that=task.is_strict or not life.emitted, sentence=f"{name}: no re-run can repeat what it delivered")
+        is_trusted = task.daemons_lost < self._host.daemons_lost_max
+        demand(that=is_trusted, sentence=f"{name}: it has lost {task.daemons_lost} daemons")
         demand(that=task.deadline_at_ms > self._now, sentence=f"{name}: past its deadline")
         demand(that=effect.run_id not in self._runs, sentence=f"{name}: the id is taken")
         self._watch.take_slot(effect)
+        self._trust.take_slot(effect)
+        self._starts[effect.run_id] = effect
         life.starts += 1
-        demand(that=life.starts <= self._host.attempts_max, sentence=f"{name}: attempt {life.starts}")
+        attempts = life.starts - life.turned_away
+        demand(that=attempts <= self._host.attempts_max, sentence=f"{name}: attempt {attempts}")
         life.run = effect.run_id
         self._runs[effect.run_id] = (task.job_id, effect.pool_id)
 

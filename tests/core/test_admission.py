@@ -6,7 +6,7 @@ import pytest
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
-from supervisor.core.admission import PROMPT_TOKENS_EXTRA
+from supervisor.core.quotas import PROMPT_TOKENS_EXTRA
 from supervisor.wire.codes import Code, Determinism, Engine, Reason, Workload
 from tests.core.builders import BOTH, NONE, Stage, make_plan, make_stage, make_task, only, ready_stage, started
 
@@ -285,7 +285,7 @@ def test_a_start_is_predicted_from_what_was_observed() -> None:
     observed(stage, 640)
     stage.submit(make_task("running"), make_task("w1"), make_task("w2"))
 
-    assert [stage.task(name).predicted_start_ms for name in ("running", "w1", "w2")] == [0, 0, 640]
+    assert [stage.task(name).predicted_start_ms for name in ("running", "w1", "w2")] == [0, 640, 1280]
 
 
 @pytest.mark.orch("ORCH-3029")
@@ -302,10 +302,10 @@ def test_a_task_that_would_not_start_in_time_is_refused_with_a_hint() -> None:
     observed(stage, 640)
     stage.submit(make_task("running"), make_task("w1"))
 
-    refused = stage.refusal(make_task("t", deadline_at_ms=stage.now + 639))
+    refused = stage.refusal(make_task("t", deadline_at_ms=stage.now + 1_279))
 
     assert (refused.code, refused.reason, refused.retry_after_ms) == (Code.ADMISSION_REJECT, Reason.DEADLINE, 1_000)
-    stage.submit(make_task("t", deadline_at_ms=stage.now + 640))
+    stage.submit(make_task("t", deadline_at_ms=stage.now + 1_280))
 
 
 def test_a_task_whose_deadline_passed_while_its_prompt_was_counted_is_refused_with_a_hint() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import tracemalloc
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from supervisor.core import events as ev
+from supervisor.core.fair import FairLane
 from supervisor.core.waitlist import Waitlist
-from supervisor.wire.codes import Priority
+from supervisor.wire.codes import Priority, QueueOrder
 from tests.core.builders import Stage, make_plan, make_task, ready_stage
 
 MANY = 100_000
@@ -47,7 +49,55 @@ def use(waitlist: Waitlist, name: str) -> None:
     waitlist.newest_below(Priority.INTERACTIVE)
     head = waitlist.head(0)
     assert head is not None
-    waitlist.take(head)
+    waitlist.take(head, 0)
+
+
+TENANTS = 1_000
+
+
+@pytest.mark.orch("ORCH-3036")
+def test_turns_of_a_thousand_tenants_cost_little_more_than_those_of_ten() -> None:
+    """Logarithms grow: by a factor of 2, where the number of tenants and of tasks grows by 100."""
+    costs = dict[int, int]()
+    for tenants in (10, TENANTS):
+        waitlist = Waitlist(QueueOrder.FAIR)
+        for count in range(100 * tenants):
+            waitlist.push(make_task(f"t{count}", tenant=f"tenant{count % tenants}", batch=bool(count // tenants % 2)))
+        costs[tenants] = max(calls(lambda: use_in_turn(waitlist, n)) for n in range(20))  # noqa: B023  (called at once)
+
+    assert costs[TENANTS] <= 2 * costs[10]
+
+
+def test_tenants_whose_first_task_comes_and_goes_leave_nothing_behind() -> None:
+    lane = FairLane(lambda _: 1)
+    lane.push(make_task("first", tenant="calm", expected_tokens=1))
+    tracemalloc.start()
+    for number in range(20_000):
+        restless = make_task("restless", tenant=f"t{number % 3}", expected_tokens=5_000)
+        lane.push(restless)
+        lane.remove(restless)
+        del restless
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert grown < 100_000
+
+
+def use_in_turn(waitlist: Waitlist, number: int) -> None:
+    """One new and one known tenant: push, look ahead, cancel, look for victims, find a place, hold, dispatch."""
+    one, two = make_task(f"n{number}-1", tenant=f"new{number}"), make_task(f"n{number}-2", tenant="tenant7", batch=True)
+    waitlist.ahead_in_class(one)
+    waitlist.push(one)
+    waitlist.push(two)
+    waitlist.rank(one)
+    waitlist.remove(one)
+    waitlist.oldest()
+    waitlist.newest_below(Priority.INTERACTIVE)
+    for _ in range(3):
+        head = waitlist.head(0)
+        assert head is not None
+        waitlist.hold(head)
+        waitlist.take(head, 0)
 
 
 @pytest.mark.orch("ORCH-3004")

@@ -41,15 +41,56 @@ def test_a_strict_task_that_was_running_runs_again_and_the_crash_is_not_its_faul
     stage.serve()
 
     assert started(stage.done) == [("t", "p0")]
-    assert stage.task("t").attempt == 1
+    assert stage.task("t").attempt == 3
 
 
-def test_a_best_effort_task_that_was_running_ends_as_worker_reset() -> None:
-    stage = restored(make_task("t", strict=False, attempt=1), make_task("waited", strict=False))
+def test_a_strict_task_has_its_full_share_of_workers_under_each_daemon() -> None:
+    stage = restored(make_task("t", attempt=4, emitted=7, daemons_lost=4))
+    stage.give(BOTH)
+    stage.serve()
+    stage.give(ev.RunFailed(stage.run_of("t"), "engine", "it died", 7, is_worker_lost=True))
+
+    assert isinstance(stage.task("t").phase, Waiting)
+    assert stage.task("t").emitted == 7
+
+
+@pytest.mark.parametrize(("lost", "is_over"), [(4, False), (5, True)])
+def test_a_task_that_takes_every_daemon_with_it_ends(lost: int, *, is_over: bool) -> None:
+    stage = restored(make_task("t", attempt=lost, daemons_lost=lost, emitted=2))
+
+    if not is_over:
+        assert isinstance(stage.task("t").phase, Waiting)
+        return
+    outcome = stage.outcome("t")
+    error = error_of(outcome)
+    assert (error.code, error.reason, error.is_retriable) == (Code.WORKER_RESET, Reason.POISON, False)
+    assert outcome.emitted == 2
+
+
+def test_a_best_effort_task_that_may_have_delivered_ends_as_worker_reset() -> None:
+    stage = restored(make_task("t", strict=False, attempt=1, emitted=5), make_task("waited", strict=False))
 
     error = error_of(stage.outcome("t"))
     assert (error.code, error.is_retriable) == (Code.WORKER_RESET, True)
+    assert stage.outcome("t").emitted == 5
     assert isinstance(stage.task("waited").phase, Waiting)
+
+
+def test_a_best_effort_task_that_delivered_nothing_runs_again() -> None:
+    stage = make_stage()
+    stage.give(ev.TasksRestored((make_task("t", strict=False, attempt=1),), (), ("t",)))
+    stage.give(BOTH)
+    stage.serve()
+
+    assert started(stage.done) == [("t", "p0")]
+
+
+def test_a_cancel_of_a_restored_task_says_what_was_delivered() -> None:
+    stage = restored(make_task("t", attempt=1, emitted=7))
+
+    (answer, *_) = stage.give(ev.CancelRequested("c", "t"))
+
+    assert answer == ef.AnswerCancelled("c", 7)
 
 
 def test_a_task_whose_model_is_no_longer_configured_ends() -> None:

@@ -21,7 +21,7 @@ def filled(*names: str) -> Waitlist:
 def take(waitlist: Waitlist, now_ms: float = 0) -> str | None:
     head = waitlist.head(now_ms)
     if head is not None:
-        waitlist.take(head)
+        waitlist.take(head, now_ms)
     return None if head is None else head.job_id
 
 
@@ -69,6 +69,27 @@ def test_a_batch_task_that_waited_half_a_minute_goes_at_once() -> None:
     assert take(waitlist, BATCH_AGE_MS_MAX) == "i1"
     waitlist.push(make_task("i2"))
     assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "b1"
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_a_backlog_of_old_batch_goes_before_interactive_once_and_not_as_a_whole() -> None:
+    waitlist = filled(*(f"b{number}" for number in range(50)))
+    for number in range(8):
+        waitlist.push(make_task(f"i{number}"))
+
+    order = [take(waitlist, 10 * BATCH_AGE_MS_MAX) for _ in range(10)]
+
+    assert order == ["b0", *(f"i{number}" for number in range(8)), "b1"]
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_slow_dispatches_give_old_batch_a_turn_each_half_minute() -> None:
+    waitlist = filled("b1", "b2", "i1", "i2", "i3", "i4", "i5")
+    step_ms = BATCH_AGE_MS_MAX * 0.6
+
+    order = [take(waitlist, 2 * BATCH_AGE_MS_MAX + step_ms * turn) for turn in range(7)]
+
+    assert order == ["b1", "i1", "b2", "i2", "i3", "i4", "i5"]
 
 
 def test_a_task_that_lost_its_worker_goes_first_in_its_class() -> None:
@@ -128,9 +149,9 @@ def test_bytes_tokens_and_depth_follow_every_change() -> None:
     waitlist.push(large)
 
     assert (waitlist.size_bytes, waitlist.depth(INTERACTIVE), waitlist.depth(BATCH), len(waitlist)) == (710, 1, 1, 2)
-    assert (waitlist.expected_tokens_ahead(INTERACTIVE), waitlist.expected_tokens_ahead(BATCH)) == (5, 14)
+    assert (waitlist.expected_tokens(INTERACTIVE), waitlist.expected_tokens(BATCH)) == (5, 9)
     waitlist.remove(small)
-    assert (waitlist.size_bytes, waitlist.expected_tokens_ahead(INTERACTIVE), len(waitlist)) == (700, 0, 1)
+    assert (waitlist.size_bytes, waitlist.expected_tokens(INTERACTIVE), len(waitlist)) == (700, 0, 1)
 
 
 def aged(name: str, admitted_ms: float, *, attempt: int = 0) -> Task:
@@ -192,3 +213,54 @@ def test_an_interactive_task_goes_before_batch_that_waited_alone_for_room() -> N
     waitlist.push(make_task("i1"))
 
     assert take(waitlist) == "i1"
+
+
+def held(waitlist: Waitlist, now_ms: float) -> Task:
+    """The head, once it was found to have no room."""
+    head = waitlist.head(now_ms)
+    assert head is not None
+    waitlist.hold(head)
+    return head
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_time_alone_does_not_take_the_turn_from_a_head_without_room() -> None:
+    waitlist = filled("b1", "i1", "i2")
+    head = held(waitlist, 0)
+
+    later = [take(waitlist, BATCH_AGE_MS_MAX + 1) for _ in range(2)]
+
+    assert head.job_id == "i1"
+    assert later == ["i1", "b1"], "one dispatch late, and no more"
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_batch_that_is_due_keeps_the_turn_from_interactive_tasks_that_arrive() -> None:
+    waitlist = filled("b1", "i1")
+    head = held(waitlist, BATCH_AGE_MS_MAX + 1)
+    waitlist.push(make_task("i2"))
+
+    assert head.job_id == "b1"
+    assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "b1"
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_the_turn_is_the_heads_own_and_ends_when_it_leaves() -> None:
+    waitlist = Waitlist()
+    old, young = make_task("b1", batch=True), make_task("b2", batch=True, admitted_ms=BATCH_AGE_MS_MAX)
+    for task in (old, young, make_task("i1")):
+        waitlist.push(task)
+    assert held(waitlist, BATCH_AGE_MS_MAX + 1) is old
+
+    waitlist.remove(old)
+
+    assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "i1", "the young one is not due by count or by age"
+
+
+def test_another_task_that_leaves_takes_no_turn_away() -> None:
+    waitlist = filled("b1", "i1", "i2")
+    assert held(waitlist, 0).job_id == "i1"
+
+    waitlist.remove(next(task for task in waitlist if task.job_id == "i2"))
+
+    assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "i1"

@@ -135,6 +135,10 @@ class WorkerWatch:
         demand(that=worker.plan.ctx is None or task.ctx <= worker.plan.ctx, sentence=f"{name}: too small a context")
         worker.runs.add(effect.run_id)
 
+    def is_ready(self, pool_id: str, incarnation: int) -> bool:
+        """Whether this process is the one that serves."""
+        return self.workers[pool_id].is_at(incarnation, "ready")
+
     def give_slot_back(self, pool_id: str, run_id: int, *, is_proven_free: bool) -> None:
         """A run is over; where the engine may still work on it, its slot is not free yet."""
         worker = self.workers[pool_id]

@@ -58,7 +58,7 @@ def test_logs_shows_what_the_engine_wrote(daemon: Daemon) -> None:
 
 def test_drain_refuse_resume(daemon: Daemon) -> None:
     drained = orchctl(daemon, "drain", "tiny", "--deadline", "5s", "--wait")
-    refused = orchctl(daemon, "submit", "--model", "tiny", "hello")
+    refused = orchctl(daemon, "submit", "--no-retry", "--model", "tiny", "hello")
     resumed = orchctl(daemon, "resume", "tiny", "--wait")
 
     assert drained.returncode == 0, drained.stderr

@@ -71,7 +71,9 @@ async def test_engine_proves_itself(http: EngineHttp) -> None:
 
     results = await self_test(http, ADAPTER, props)
 
-    assert [(result.name, result.passed) for result in results] == [(step, True) for step in SelfTestStep]
+    assert [(result.name, result.passed) for result in results] == [
+        (SelfTestStep.MINIMAL_DECODE, True), (SelfTestStep.CANCEL, True), (SelfTestStep.TELEMETRY, True)
+    ]  # fmt: skip
     assert await count_tokens(http, ADAPTER, "Hello there") > 1
 
 

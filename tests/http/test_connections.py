@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.http.conftest import Serve
 from tests.support.memory_service import MemoryService, submit_body
 from tests.support.rawhttp import RawClient, request
@@ -101,6 +103,9 @@ async def test_a_client_that_does_not_read_its_answers_is_cut(serve: Serve, serv
             client.send(request("GET", "/openapi.json"))
 
         await until(lambda: server.connections == 0, what="the cut")
+        client.go_on_reading()
+        with pytest.raises(ConnectionResetError):  # what was left in the kernel is dropped with the connection
+            await client.reader.read()
 
 
 async def test_what_is_stuck_after_the_last_answer_is_cut_too(serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""The control plane: drain, resume, health and replica sets everywhere; logs and status on the socket."""
+"""The control plane on the control socket: drain, resume, logs and status."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,11 +20,11 @@ async def operator(serve: Serve, tmp_path: Path) -> AsyncIterator[RawClient]:
         yield client
 
 
-async def test_drain_and_resume(client: RawClient, service: MemoryService) -> None:
-    drained = await client.ask("POST", "/v1/pools/p/drain", b'{"deadline_ms": 500}')
-    health = await client.ask("GET", "/v1/pools/p/health")
+async def test_drain_and_resume(operator: RawClient, service: MemoryService) -> None:
+    drained = await operator.ask("POST", "/v1/pools/p/drain", b'{"deadline_ms": 500}')
+    health = await operator.ask("GET", "/v1/pools/p/health")
     deadline_ms = service.draining["p"]
-    resumed = await client.ask("POST", "/v1/pools/p/resume")
+    resumed = await operator.ask("POST", "/v1/pools/p/resume")
 
     assert (drained.status, drained.json) == (202, {"pool_id": "p", "draining": True})
     assert (health.status, health.json["draining"], deadline_ms) == (200, True, 500)
@@ -44,9 +44,9 @@ async def test_drain_and_resume(client: RawClient, service: MemoryService) -> No
     ],
 )
 async def test_a_wrong_drain_changes_nothing(
-    client: RawClient, service: MemoryService, body: bytes, reason: str
+    operator: RawClient, service: MemoryService, body: bytes, reason: str
 ) -> None:
-    answer = await client.ask("POST", "/v1/pools/p/drain", body)
+    answer = await operator.ask("POST", "/v1/pools/p/drain", body)
 
     assert (answer.status, answer.json["reason"]) == (400, reason)
     assert service.draining == {}
@@ -117,6 +117,16 @@ async def test_a_stopping_daemon_ends_a_followed_log(serve: Serve, service: Memo
 
     assert rest == b"0\r\n\r\n"
     assert service.output["p"].followers == 0
+
+
+async def test_tcp_without_a_key_changes_no_pool(client: RawClient, service: MemoryService) -> None:
+    answers = [
+        await client.ask("POST", "/v1/pools/p/drain", b'{"deadline_ms": 500}'),
+        await client.ask("POST", "/v1/pools/none/resume"),
+    ]
+
+    assert [(answer.status, answer.json["reason"]) for answer in answers] == [(403, "scope")] * 2
+    assert service.draining == {}
 
 
 async def test_tcp_has_no_logs_and_no_status(client: RawClient) -> None:

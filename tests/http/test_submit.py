@@ -128,6 +128,7 @@ NOT_JSON = {
     "a key twice, once with a blank": submit_body(ctx=7000).replace(b'"ctx":7000', b'"ctx":7000,"ctx"\n :7000'),
     "a key twice, once escaped": submit_body(ctx=7000).replace(b'"ctx":7000', b'"ctx":7000,"\\u0063tx":7000'),
     "a key twice in sampler": submit_body(sampler={"top_k": 1}).replace(b'"top_k":1', b'"top_k":1,"top_k":2'),
+    "50,000 keys": b"{" + b",".join(b'"k%d":1' % i for i in range(50_000)) + b"}",
     "100,000 times a key": submit_body(ctx=7).replace(b'"ctx":7', b",".join([b'"ctx":7'] * 100_000)),
 }
 
@@ -151,7 +152,6 @@ WRONG_FIELDS: dict[str, tuple[bytes, str]] = {
     "100,000 arrays deep": (DEEP, "The body"),
     "a prompt 100,000 deep": (submit_body(prompt="@").replace(b'"@"', DEEP), "/prompt"),
     "an unknown field 100,000 deep": (submit_body(prompt="@").replace(b'"prompt":"@"', b'"z":' + DEEP), "`z`"),
-    "100,000 keys": (b"{" + b",".join(b'"k%d":1' % i for i in range(50_000)) + b"}", "`k0`"),
     "__proto__": (submit_body(__proto__=1), "`__proto__`"),
     "a tenant": (submit_body(tenant="root"), "`tenant`"),
     "an odd name": (submit_body(**{SECRET + "\n": 1}), "an unknown field."),

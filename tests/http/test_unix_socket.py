@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.refusals import Refused
-from supervisor.http.auth import ANYBODY, OPERATOR, Peer, identify, peer_of
+from supervisor.http.auth import Peer, identify_peer, peer_of
+from supervisor.http.service import Caller
 from supervisor.http.unix_socket import ListenError, claim
 from supervisor.wire.codes import Reason
 from tests.http.conftest import Serve
@@ -177,12 +178,15 @@ def test_who_is_let_in() -> None:
         "a member of the group": Peer(STRANGER_UID, frozenset({1, gid})),
     }
 
-    assert {name: identify(peer, gid) for name, peer in letting.items()} == dict.fromkeys(letting, OPERATOR)
+    let_in = {name: identify_peer(peer, gid) for name, peer in letting.items()}
+
+    assert let_in == {
+        name: Caller("default", is_operator=True, client_id=f"uid:{peer.uid}") for name, peer in letting.items()
+    }
     for peer in (Peer(STRANGER_UID, frozenset({1, 49})), None):
-        refused = identify(peer, gid)
+        refused = identify_peer(peer, gid)
         assert isinstance(refused, Refused)
         assert refused.reason is Reason.SCOPE
-    assert identify(None, None) is ANYBODY
 
 
 def test_the_kernel_names_the_peer() -> None:

@@ -35,6 +35,11 @@ class LlamaPeer:
     busy: int = 0
     looks: int = 0
     completions: list[dict[str, object]] = field(default_factory=list)
+    outputs_missing: int = 0
+    """Vectors or scores that it leaves out of its answers."""
+    tokenized: list[str] = field(default_factory=list)
+    one_shots: list[int] = field(default_factory=list)
+    """The number of texts of each embedding and rerank."""
 
     async def serve(self, peer: Peer) -> None:
         while True:
@@ -58,8 +63,17 @@ class LlamaPeer:
                 return answer(json.dumps(MODELS).encode())
             case "/slots":
                 return answer(json.dumps(self._slots()).encode())
+            case "/v1/embeddings":
+                given = self._given(json.loads(request.body)["input"])
+                rows = [{"index": index, "embedding": [0.6, 0.8]} for index in given]
+                return answer(json.dumps({"data": rows, "usage": {"prompt_tokens": 4}}).encode())
+            case "/v1/rerank":
+                given = self._given(json.loads(request.body)["documents"])
+                ranked = [{"index": index, "relevance_score": index / 2} for index in reversed(given)]
+                return answer(json.dumps({"results": ranked, "usage": {"prompt_tokens": 4}}).encode())
             case "/tokenize":
-                words = json.loads(request.body)["content"].split()
+                self.tokenized.append(json.loads(request.body)["content"])
+                words = self.tokenized[-1].split()
                 return answer(json.dumps({"tokens": list(range(len(words) + 1))}).encode())
             case "/metrics":
                 return answer(self.metrics)
@@ -68,6 +82,10 @@ class LlamaPeer:
 
     def _is_known(self, request: Request) -> bool:
         return self.takes_any_key or (self.knows_key and f"Bearer {KEY}".encode() in request.head)
+
+    def _given(self, texts: list[str]) -> range:
+        self.one_shots.append(len(texts))
+        return range(len(texts) - self.outputs_missing)
 
     def _slots(self) -> list[dict[str, object]]:
         self.looks += 1

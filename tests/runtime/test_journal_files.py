@@ -11,6 +11,7 @@ from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Durability, ForgetRecord
 from supervisor.runtime.journal.store import FREE_PAGES_KEPT, Store
 from tests.support.journals import a_finish, a_running_journal, an_accept, unfinished_ids, what_is_left
+from tests.support.turnover import turn_over
 
 
 @pytest.fixture(params=[0o000, 0o777])
@@ -151,3 +152,9 @@ async def test_the_log_stays_bounded_while_tasks_keep_coming(tmp_path: Path) -> 
 
         assert log_bytes < 12_000_000
     assert len(unfinished_ids(what_is_left(tmp_path))) == 40
+
+
+async def test_the_files_stop_growing_once_as_many_tasks_go_as_come(tmp_path: Path) -> None:
+    sizes = await turn_over(tmp_path, tasks=4_000, kept=500)
+
+    assert max(sizes) < 2 * max(sizes[:10])

@@ -32,7 +32,10 @@ METRICS = metrics_frame(StreamMetrics(tokens_out=1, tokens_per_s=1.0, elapsed_ms
 
 
 def the_end(seq: int) -> bytes:
-    return end_frame(End(tokens_out=1, decode_ms=1, finish_reason=FinishReason.STOP, tokens_in=1, kv_warmth=False), seq)
+    end = End(
+        tokens_out=1, decode_ms=1, finish_reason=FinishReason.STOP, tokens_in=1, kv_warmth=False, kv_migrated=False
+    )
+    return end_frame(end, seq)
 
 
 def tokens(*texts: str, first: int = 0) -> list[bytes]:

@@ -8,9 +8,14 @@ from supervisor.core import effects as ef
 from supervisor.core import events as ev
 from supervisor.core.tasks import Task
 from tests.core.builders import make_task
+from tests.sim.tenancy import client_of, tenant_of
 from tests.sim.world import World
 
 TRIES_MAX = 6
+SESSIONS = (None, b"a", b"b", b"c", b"d")
+"""By the caller's number and not by dice, so that a seed tells the story that it told before there were sessions."""
+DELETES_EVERY = 9
+DELETES_AFTER_MS = 4_000.0
 
 
 class Crowd:
@@ -22,6 +27,7 @@ class Crowd:
         self._tries: dict[str, int] = {}
         self._open: dict[str, str] = {}
         self._patient: set[str] = set()
+        self._deleting: set[str] = set()
         self._coming = 0
         self._tickets = 0
         world.hands |= {ef.AnswerAccepted: self._hear_yes, ef.AnswerRefused: self._hear_no}
@@ -44,12 +50,16 @@ class Crowd:
             "prompt_bytes": dice.choice((50, 200, 5_000)),
             "deadline_at_ms": dice.choice((4_000, 30_000, 300_000, 3_000_000)),  # as a delay, until it is sent
         }
-        return make_task(task_id, **values)
+        number = int(task_id[1:])
+        session = None if values["strict"] else SESSIONS[number % len(SESSIONS)]
+        if session is not None and number % DELETES_EVERY == 0:
+            self._deleting.add(task_id)
+        return make_task(task_id, session=session, tenant=tenant_of(number), client_id=client_of(number), **values)
 
     def send_extra(self, name: str, model: str) -> None:
-        """One more caller, now, with all the time of the world: no cancel, no repeat."""
+        """One more caller with a key of its own, now, with all the time of the world: no cancel, no repeat."""
         self._patient.add(name)
-        self._wishes[name] = make_task(name, strict=False, model_ref=model, deadline_at_ms=1e9)
+        self._wishes[name] = make_task(name, client_id=name, strict=False, model_ref=model, deadline_at_ms=1e9)
         self._send(name)
 
     @property
@@ -85,6 +95,8 @@ class Crowd:
         dice = self._world.dice
         if task_id in self._patient:
             return
+        if task_id in self._deleting:
+            self._world.fated(DELETES_AFTER_MS, lambda: self._end_session(task_id))
         if dice.random() < 0.2:
             self._world.fated(dice.uniform(0, 20_000), lambda: self._cancel(task_id))
         if dice.random() < 0.15:
@@ -100,13 +112,19 @@ class Crowd:
 
     def _find(self, task_id: str) -> Task | None:
         """As the HTTP edge does it: in the same turn."""
-        return self._world.core.state.find_task("tenant", task_id) if self._world.is_up else None
+        tenant = self._wishes[task_id].tenant
+        return self._world.core.state.find_task(tenant, task_id) if self._world.is_up else None
 
     def _cancel(self, task_id: str) -> None:
         task = self._find(task_id)
         if task is not None:
             self._tickets += 1
             self._world.post(ev.CancelRequested(f"c{self._tickets}/{task.job_id}", task.job_id))
+
+    def _end_session(self, task_id: str) -> None:
+        wish = self._wishes[task_id]
+        if self._world.is_up and wish.session is not None:
+            self._world.post(ev.SessionEndRequested(wish.tenant, wish.session))
 
     def _leave(self, task_id: str) -> None:
         task = self._find(task_id)

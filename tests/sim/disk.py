@@ -7,6 +7,7 @@ from msgspec import structs
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
 from supervisor.core.tasks import WAITING, Ended, Outcome, Task
+from tests.sim.streams import Streams
 from tests.sim.world import World
 
 FLUSH_MS = (0.5, 12.0)
@@ -120,7 +121,7 @@ class Disk:
         self._unshown.clear()
         self._is_writable, self._is_flush_due = True, False
 
-    def recover(self) -> ev.TasksRestored:
+    def recover(self, streams: Streams) -> ev.TasksRestored:
         """What the next daemon reads. Ends that nobody saw yet are seen now."""
         finished = sorted(
             (record for record in self.records.values() if record.outcome), key=lambda each: each.ended_ms
@@ -129,8 +130,9 @@ class Disk:
             if record.outcome is not None and record.task.job_id not in self._world.ledger.ends:
                 self._world.ledger.end(record.task.job_id, record.outcome)
             self._world.ledger.unproven.discard(record.task.job_id)
-        unfinished = tuple(_again(record) for record in self.records.values() if record.outcome is None)
-        return ev.TasksRestored(unfinished, tuple((_over(record), FRAME_BYTES) for record in finished))
+        unfinished = tuple(_again(record, streams) for record in self.records.values() if record.outcome is None)
+        silent = tuple(job_id for job_id in streams.progress if not streams.emitted.get(job_id))
+        return ev.TasksRestored(unfinished, tuple((_over(record), FRAME_BYTES) for record in finished), silent)
 
 
 def _accepts(batch: list[Item]) -> tuple[str, ...]:
@@ -141,8 +143,17 @@ def _finishes(batch: list[Item]) -> list[str]:
     return [item.task.job_id for item in batch if isinstance(item, ef.CommitFinish)]
 
 
-def _again(record: Record) -> Task:
-    return structs.replace(record.task, phase=WAITING, set_id="", attempt=record.attempts)
+def _again(record: Record, streams: Streams) -> Task:
+    job_id = record.task.job_id
+    known = streams.progress.get(job_id)
+    return structs.replace(
+        record.task,
+        phase=WAITING,
+        set_id="",
+        attempt=max(record.attempts, known.attempt if known else 0),
+        emitted=streams.emitted.get(job_id, 0) if known else 0,
+        daemons_lost=known.daemons if known else 0,
+    )
 
 
 def _over(record: Record) -> Task:

@@ -17,6 +17,8 @@ class Fate(StrEnum):
     TEST_FAILS = "test fails"
     TEST_HANGS = "test hangs"
     CRASH_LATER = "crash later"
+    ROTTEN = "rotten"
+    """It becomes Ready, and every run on it ends with an error."""
 
 
 class End(StrEnum):
@@ -29,6 +31,7 @@ class End(StrEnum):
     CUT = "connection cut"
     CRASH = "engine crash"
     ENDLESS = "endless"
+    BUSY = "refused by a busy engine"
 
 
 _FATES = {
@@ -41,6 +44,7 @@ _FATES = {
     Fate.TEST_FAILS: 3,
     Fate.TEST_HANGS: 1,
     Fate.CRASH_LATER: 17,
+    Fate.ROTTEN: 8,
 }
 _ENDS = {
     End.FINISHED: 75,
@@ -50,6 +54,7 @@ _ENDS = {
     End.CUT: 5,
     End.CRASH: 5,
     End.ENDLESS: 3,
+    End.BUSY: 4,
 }
 
 

@@ -159,11 +159,16 @@ class Fleet:
 
         self._world.after(delay_ms, happen)
 
-    def _fail_run(self, run: Run, *, is_worker_lost: bool = False, is_client_fault: bool = False) -> None:
+    def _fail_run(self, run: Run, *, is_worker_lost: bool = False, end: End = End.ENGINE_ERROR) -> None:
         emitted = self._streams.emitted.get(run.task.job_id, 0)
-        word = "token_budget" if is_client_fault else "engine"
         event = ev.RunFailed(
-            run.run_id, word, "it broke", emitted, is_client_fault=is_client_fault, is_worker_lost=is_worker_lost
+            run.run_id,
+            "token_budget" if end is End.REFUSED else "engine",
+            "it broke",
+            emitted,
+            is_client_fault=end is End.REFUSED,
+            is_worker_lost=is_worker_lost,
+            is_busy=end is End.BUSY,
         )
         self._report(event)
 
@@ -177,6 +182,8 @@ class Fleet:
             self._world.post(ev.RunFailed(effect.run_id, "engine", "unreachable", emitted, is_worker_lost=True))
             return
         run, end, last_ms = self._streams.start(effect)
+        if worker.lot.fate is Fate.ROTTEN and self.is_stormy:
+            end, last_ms = End.ENGINE_ERROR, 20.0
         if not isinf(last_ms):
             self._world.after(last_ms, lambda: self._end_run(run, end, key, effect.idle_ms))
 
@@ -197,7 +204,7 @@ class Fleet:
                 self._lose(run, 0)
             case _:
                 self._streams.pop(run.run_id)
-                self._fail_run(run, is_client_fault=end is End.REFUSED)
+                self._fail_run(run, end=end)
 
     def _stall(self, run: Run) -> None:
         if run.run_id in self._streams.runs:

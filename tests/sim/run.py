@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
+from supervisor.core.breaker import Trust
 from supervisor.core.lifecycle import Phase
 from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.tasks import Ended
@@ -13,6 +14,7 @@ from tests.sim.crowd import Crowd
 from tests.sim.disk import Disk
 from tests.sim.fleet import Fleet
 from tests.sim.streams import Streams
+from tests.sim.tenancy import with_tenants
 from tests.sim.weather import Weather
 from tests.sim.world import World
 
@@ -21,6 +23,8 @@ LULL_MS = 60_000.0
 """What the storm still had in store, a crash of a worker for one, is over by then."""
 CALM_MS_MAX = 7_200_000.0
 LOOK_EVERY_MS = 20_000.0
+TRUST_EVERY_MS = 100_000.0
+TRUST_VISITS_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class SimulationError(AssertionError):
 
 def run_seed(seed: int) -> Report:
     """Play one seed to its end. Raises SimulationError."""
-    world = World(seed, *draw_host(Random(seed ^ 0x5EED)))
+    world = World(seed, *with_tenants(seed, draw_host(Random(seed ^ 0x5EED))))
     disk, streams = Disk(world), Streams(world)
     fleet = Fleet(world, streams)
     crowd = Crowd(world, tuple(sorted({plan.model_ref for plan in world.plans})))
@@ -54,6 +58,7 @@ def run_seed(seed: int) -> Report:
         world.run_until(STORM_MS + LULL_MS)
         _wait_until_quiet(world, crowd)
         _check_promises(world, disk, streams)
+        _win_trust_back(world, streams, crowd)
         _check_all_slots_serve(world, streams, crowd)
     except Exception as error:
         story = "\n".join(world.story.last)
@@ -72,6 +77,7 @@ def draw_host(dice: Random) -> tuple[tuple[PoolPlan, ...], HostPlan]:
             slots=dice.choice((1, 1, 2, 4)),
             devices=dice.choice(((0,), (1,), (0, 1))),
             is_batch_invariant=dice.random() < 0.2,
+            can_pin_slots=True,
             queue_capacity=(capacity := dice.choice((2, 5, 20))),
             batch=dice.choice((capacity, max(capacity // 2, 1))),
             queue_bytes_max=dice.choice((8_000, 100_000)),
@@ -85,7 +91,12 @@ def draw_host(dice: Random) -> tuple[tuple[PoolPlan, ...], HostPlan]:
     )
     retention_ms = dice.choice((5_000, 600_000))
     return plans, HostPlan(
-        finished_retention_ms=retention_ms, finished_bytes_max=50_000, finished_ids_min=dice.choice((5, 200))
+        finished_retention_ms=retention_ms,
+        finished_bytes_max=50_000,
+        finished_ids_min=dice.choice((5, 200)),
+        session_ttl_ms=dice.choice((15_000, 600_000)),
+        session_turns_max=dice.choice((2, 8)),
+        sessions_max=dice.choice((3, 1_000)),
     )
 
 
@@ -114,6 +125,20 @@ def _check_promises(world: World, disk: Disk, streams: Streams) -> None:
     demand(that=counts.enqueued == counts.finished + counts.canceled + counts.dropped, sentence=f"{counts}")
     for replica in state.replicas.values():
         demand(that=not replica.load, sentence=f"{replica.pool_id} lost {replica.load} slots")
+
+
+def _win_trust_back(world: World, streams: Streams, crowd: Crowd) -> None:
+    """Callers come until no replica is ejected or on probation: each of those gets its probe, and passes."""
+    streams.held_ms = 1_000
+    for visit in range(TRUST_VISITS_MAX):
+        if all(replica.breaker.trust is Trust.CLOSED for replica in world.core.state.replicas.values()):
+            return
+        world.run_until(world.now + TRUST_EVERY_MS)
+        for plan in world.plans:
+            for slot in range(plan.slots):
+                crowd.send_extra(f"probe-{visit}-{plan.pool_id}-{slot}", plan.model_ref)
+        _wait_until_quiet(world, crowd)
+    raise BrokenPromiseError("a replica is never trusted again")
 
 
 def _check_all_slots_serve(world: World, streams: Streams, crowd: Crowd) -> None:

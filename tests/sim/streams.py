@@ -30,6 +30,15 @@ class Run:
         return min(self.count, int((now_ms - self.first_ms) / self.pace_ms) + 1)
 
 
+@dataclass
+class Progress:
+    """What outlives a killed daemon of a task that it ran. The tokens are in `Streams.emitted`."""
+
+    attempt: int
+    daemons: int
+    is_this_life: bool = True
+
+
 class Streams:
     """Live runs by id, and the length of every stream that a caller sees."""
 
@@ -37,6 +46,8 @@ class Streams:
         self._world = world
         self.runs: dict[int, Run] = {}
         self.emitted: dict[str, int] = {}
+        self.progress: dict[str, Progress] = {}
+        """What the living daemon's table says of the tasks that it ran."""
         self._lengths: dict[str, int] = {}
         self.is_stormy = True
         self.held_ms = 0.0
@@ -46,10 +57,11 @@ class Streams:
     def start(self, effect: ef.StartRun) -> tuple[Run, End, float]:
         """Begin a run; gives how it will end and after how many ms. A strict task is as long each time."""
         dice, task = self._world.dice, effect.task
+        self._note_begun(task)
         whole = self._lengths.setdefault(task.job_id, dice.randint(1, task.max_tokens))
         end = draw_end(dice, is_stormy=self.is_stormy)
         is_whole = end in (End.FINISHED, End.ENDLESS)
-        count = whole if is_whole else dice.randint(0, whole) if end is not End.REFUSED else 0
+        count = whole if is_whole else dice.randint(0, whole) if end not in (End.REFUSED, End.BUSY) else 0
         run = Run(
             effect.run_id,
             task,
@@ -62,6 +74,15 @@ class Streams:
         self.runs[run.run_id] = run
         last_ms = run.first_ms + max(count - 1, 0) * run.pace_ms - self._world.now
         return run, end, inf if end is End.ENDLESS else last_ms
+
+    def _note_begun(self, task: Task) -> None:
+        known = self.progress.get(task.job_id)
+        if known is None:
+            self.progress[task.job_id] = Progress(task.attempt, 1)
+        else:
+            known.attempt = task.attempt
+            known.daemons += not known.is_this_life
+            known.is_this_life = True
 
     def publish(self, run: Run) -> int:
         """All tokens that came by now are in the stream, those of an earlier attempt skipped; gives its length."""
@@ -101,8 +122,14 @@ class Streams:
         seen = self.emitted.get(job_id, 0) if end is None else end.emitted
         demand(that=effect.emitted == seen, sentence=f"{job_id} emitted {seen}, the cancel says {effect.emitted}")
 
-    def crash(self) -> None:
-        """The daemon is gone, and with it the streams of what had not ended."""
+    def crash(self, *, is_power_lost: bool) -> None:
+        """The daemon is gone. How much of each stream was delivered is known to the next one, unless the power went."""
+        for run in self.runs.values():
+            self.publish(run)
         self.runs.clear()
-        over = self._world.ledger.ends.keys() - self._world.ledger.unproven
-        self.emitted = {job_id: count for job_id, count in self.emitted.items() if job_id in over}
+        for each in self.progress.values():
+            each.is_this_life = False
+        if is_power_lost:
+            self.progress.clear()
+            over = self._world.ledger.ends.keys() - self._world.ledger.unproven
+            self.emitted = {job_id: count for job_id, count in self.emitted.items() if job_id in over}

@@ -45,7 +45,7 @@ class Weather:
 
     def begin_daemon(self) -> None:
         self._world.start_daemon()
-        self._world.post(self._disk.recover())
+        self._world.post(self._disk.recover(self._streams))
         if not self._is_calm and self._world.dice.random() < 0.15:
             self._world.post(ev.DevicesUnknown("the driver does not answer"))
             self._world.after(self._world.dice.uniform(100, 8_000), self._show_gpus)
@@ -55,7 +55,7 @@ class Weather:
     def _end_daemon(self, how: str) -> None:
         self._world.end_daemon(how)
         self._disk.crash()
-        self._streams.crash()
+        self._streams.crash(is_power_lost=self._world.dice.random() < 0.2)
         self._fleet.crash()
         self._crowd.crash()
         self._world.fated(self._world.dice.uniform(50, 3_000), self._begin_if_down)

@@ -156,10 +156,16 @@ class HonestRuntime:
         emitted = self._stream(self.live.pop(run_id))
         self.report(ev.RunFinished(run_id, FinishReason.STOP, 1, emitted, emitted, 1.0))
 
-    def fail_run(self, run_id: int, *, is_worker_lost: bool = False, is_client_fault: bool = False) -> None:
+    def fail_run(self, run_id: int, *, end: str) -> None:
         emitted = self._stream(self.live.pop(run_id))
         event = ev.RunFailed(
-            run_id, "engine", "it broke", emitted, is_worker_lost=is_worker_lost, is_client_fault=is_client_fault
+            run_id,
+            "engine",
+            "it broke",
+            emitted,
+            is_worker_lost=end == "lost",
+            is_client_fault=end == "refused",
+            is_busy=end == "busy",
         )
         self.report(event)
 

@@ -6,17 +6,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from supervisor.core import events as ev
 from supervisor.core.lifecycle import Phase
-from supervisor.core.plan import HostPlan
+from supervisor.core.plan import ClassBounds, HostPlan, TenantPlan
 from supervisor.core.replicas import Wanted
 from supervisor.core.tasks import Ended, Task
-from supervisor.wire.codes import FullPolicy
+from supervisor.wire.codes import FullPolicy, Priority, QueueOrder
 from tests.core.builders import BOTH, GPU1, NONE, make_plan, make_task
 from tests.stateful.honest_runtime import HonestRuntime
 
 INVENTORIES: tuple[ev.Event, ...] = (BOTH, BOTH, NONE, ev.DevicesSeen((GPU1,)), ev.DevicesUnknown("no answer"))
-HOST = HostPlan(finished_retention_ms=5_000, finished_bytes_max=300, finished_ids_min=5)
+ACME = TenantPlan(concurrent_jobs=4, waiting_tasks=2, memory_bytes=600_000, weight=3)
+HOST = HostPlan(finished_retention_ms=5_000, finished_bytes_max=300, finished_ids_min=5, tenants={"acme": ACME})
 ROUNDS_MAX = 3_000
-ENDS = ("end", "end", "none", "lost", "stall", "error", "refused")
+ENDS = ("end", "end", "none", "lost", "stall", "error", "refused", "busy")
 TROUBLES = ("crash", "crash", "failed step", "full disk", "devices", "drain", "drain", "halt")
 
 
@@ -34,8 +35,16 @@ class ConductorMachine(RuleBasedStateMachine):
         policy=st.sampled_from(FullPolicy),
         capacity=st.integers(1, 5),
         ready=st.integers(0, 3),
+        order=st.sampled_from(QueueOrder),
+        rps=st.sampled_from((None, None, 2.0)),
     )
-    def begin(self, slots: list[int], policy: FullPolicy, capacity: int, ready: int) -> None:
+    def begin(
+        self, slots: list[int], policy: FullPolicy, capacity: int, ready: int, order: QueueOrder, rps: float | None
+    ) -> None:
+        bounds = {
+            Priority.INTERACTIVE: ClassBounds(capacity, rps, 3.0),
+            Priority.BATCH: ClassBounds(max(capacity - 1, 1), rps, 3.0),
+        }
         plans = tuple(
             make_plan(
                 f"p{number}",
@@ -43,8 +52,11 @@ class ConductorMachine(RuleBasedStateMachine):
                 devices=(number % 2,),
                 full_policy=policy,
                 queue_capacity=capacity,
-                batch=max(capacity - 1, 1),
+                classes=bounds,
+                queue_order=order,
+                kv_bytes_per_token=1_000,
                 wall_ms=20_000,
+                can_pin_slots=True,
             )
             for number, count in enumerate(slots)
         )
@@ -71,12 +83,16 @@ class ConductorMachine(RuleBasedStateMachine):
     def draw_task(self, data: st.DataObject) -> Task:
         self.names += 1
         is_repeat = data.draw(st.integers(0, 9)) == 9
+        is_strict = data.draw(st.booleans())
+        number = max(self.names - 3, 1) if is_repeat else self.names
         return make_task(
             f"j{self.names}",
-            task_id=f"t{max(self.names - 3, 1) if is_repeat else self.names}",
+            task_id=f"t{number}",
+            tenant="tenant" if number % 2 else "acme",
             batch=data.draw(st.booleans()),
-            strict=data.draw(st.booleans()),
+            strict=is_strict,
             prompt_bytes=data.draw(st.sampled_from((10, 10, 10, 4_000))),
+            session=data.draw(st.sampled_from((None, b"a", b"b"))) if not is_strict else None,
             admitted_ms=self.runtime.now,
             deadline_at_ms=self.runtime.now + data.draw(st.sampled_from((1e7, 30_000.0, 500.0))),
         )
@@ -106,8 +122,20 @@ class ConductorMachine(RuleBasedStateMachine):
                 self.runtime.finish_run(run_id)
             case "stall":
                 self.runtime.report(ev.RunStalled(run_id, "idle"))
-            case "error" | "refused" | "lost":
-                self.runtime.fail_run(run_id, is_worker_lost=end == "lost", is_client_fault=end == "refused")
+            case "error" | "refused" | "lost" | "busy":
+                self.runtime.fail_run(run_id, end=end)
+
+    @precondition(lambda self: live(self) and self.runtime.live)
+    @rule(data=st.data(), count=st.integers(2, 8))
+    def rot(self, data: st.DataObject, count: int) -> None:
+        """Several runs of one worker fail one after the other, as far as it is given any."""
+        pool_id = data.draw(st.sampled_from([run.effect.pool_id for run in self.runtime.live.values()]))
+        for _ in range(count):
+            own = [run_id for run_id, run in self.runtime.live.items() if run.effect.pool_id == pool_id]
+            if own:
+                self.runtime.fail_run(own[0], end="error")
+            while self.runtime.confirms:
+                self.runtime.confirm(0, is_idle=True)
 
     @precondition(lambda self: live(self) and (self.runtime.accepts or self.runtime.finishes or self.runtime.counting))
     @rule(is_known=st.booleans())

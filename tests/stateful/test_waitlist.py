@@ -21,6 +21,7 @@ class WaitlistMachine(RuleBasedStateMachine):
         self.lanes: dict[Priority, list[Task]] = {INTERACTIVE: [], BATCH: []}
         self.passed_batch = 0
         self.turn: Priority | None = None
+        self.batch_went_at: float | None = None
         self.now = 0.0
         self.names = 0
 
@@ -34,7 +35,8 @@ class WaitlistMachine(RuleBasedStateMachine):
             return next(iter(interactive + batch), None)
         if self.turn is not None:
             return self.lanes[self.turn][0]
-        is_due = self.passed_batch == BATCH_EVERY - 1 or self.now - batch[0].admitted_ms > BATCH_AGE_MS_MAX
+        since = [at for at in (batch[0].admitted_ms, self.batch_went_at) if at is not None]
+        is_due = self.passed_batch == BATCH_EVERY - 1 or all(self.now - at > BATCH_AGE_MS_MAX for at in since)
         return batch[0] if is_due else interactive[0]
 
     def fresh(self, is_batch: bool, size: int, attempt: int = 0) -> Task:
@@ -66,6 +68,8 @@ class WaitlistMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject, count: int) -> None:
         for _ in range(min(count, len(self.waiting))):
             task = self.waiting[data.draw(st.integers(0, len(self.waiting) - 1))]
+            if self.turn is task.priority and task is self.lanes[task.priority][0]:
+                self.turn = None
             self.waitlist.remove(task)
             self.lanes[task.priority].remove(task)
 
@@ -78,7 +82,8 @@ class WaitlistMachine(RuleBasedStateMachine):
             assert head is not None
             self.passed_batch = self.passed_batch + 1 if head.priority is INTERACTIVE and self.lanes[BATCH] else 0
             self.turn = None
-            self.waitlist.take(head)
+            self.batch_went_at = self.now if head.priority is BATCH else self.batch_went_at
+            self.waitlist.take(head, self.now)
             self.lanes[head.priority].remove(head)
 
     @precondition(lambda self: self.waiting)
@@ -105,10 +110,9 @@ class WaitlistMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_sums_are_right(self) -> None:
-        ahead = sum(task.expected_tokens for task in self.lanes[INTERACTIVE])
         assert self.waitlist.size_bytes == sum(task.size_bytes for task in self.waiting)
-        assert self.waitlist.expected_tokens_ahead(INTERACTIVE) == ahead
-        assert self.waitlist.expected_tokens_ahead(BATCH) == sum(task.expected_tokens for task in self.waiting)
+        for priority, lane in self.lanes.items():
+            assert self.waitlist.expected_tokens(priority) == sum(task.expected_tokens for task in lane)
 
     @invariant()
     def everybody_knows_his_place(self) -> None:

@@ -58,6 +58,8 @@ class Daemon:
         self._simulate = simulate
         self._env = {**os.environ, **(env or {})}
         self.port = 0
+        self.headers: dict[str, str] = {}
+        """Of every request over TCP: a key, where one is asked for."""
         self.process: subprocess.Popen[bytes] | None = None
 
     # Life -------------------------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ class Daemon:
         """One request over TCP."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
-            return self._ask(connection, method, path, body, headers)
+            return self._ask(connection, method, path, body, {**self.headers, **(headers or {})})
         finally:
             connection.close()
 
@@ -218,7 +220,7 @@ class Daemon:
         """The events of a task's stream, as they come."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REPLY_WITHIN_S)
         try:
-            headers = {} if after is None else {"Last-Event-ID": str(after)}
+            headers = self.headers | ({} if after is None else {"Last-Event-ID": str(after)})
             connection.request("GET", f"/v1/tasks/{task_id}/stream", headers=headers)
             response = connection.getresponse()
             assert response.status == 200, response.read()
@@ -259,7 +261,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def a_request(**fields: object) -> dict[str, object]:
-    """A complete, valid task; give what matters."""
+    """A complete, valid task; give what matters. `inputs` stand in place of the prompt."""
     request: dict[str, object] = {
         "task_id": str(uuid.uuid4()),
         "session_id": str(uuid.uuid4()),
@@ -272,4 +274,6 @@ def a_request(**fields: object) -> dict[str, object]:
         "deadline_ms": 60_000,
         "prompt": "hello",
     }
+    if "inputs" in fields:
+        del request["prompt"]
     return {**request, **fields}

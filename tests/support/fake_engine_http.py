@@ -91,7 +91,8 @@ class Engine:
         if ask.path in PUBLIC and script.health_hangs:
             await reader.read(1)
             return False
-        if (ask.method, ask.path) == ("POST", "/completion") and self._may_enter(ask, script):
+        is_scripted = ask.path in script.answers
+        if (ask.method, ask.path) == ("POST", "/completion") and self._may_enter(ask, script) and not is_scripted:
             try:
                 wanted = self._completion(ask.body)
                 script = script.for_prompt(wanted.prompt)

@@ -1,5 +1,5 @@
 /* Preloaded into a process: while a flag file exists, fsync and fdatasync fail with EIO although the data was written.
-   After FAILURES_MAX failures the flag is removed. */
+   After FSYNC_FAULTS_MAX failures (8 where it is not set) the flag is removed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdatomic.h>
@@ -9,13 +9,19 @@
 
 enum { FAILURES_MAX = 8 };
 
+static int failures_max(void)
+{
+    const char *text = getenv("FSYNC_FAULTS_MAX");
+    return text == NULL ? FAILURES_MAX : atoi(text);
+}
+
 static int must_fail(void)
 {
     static atomic_int failures;
     const char *flag = getenv("FSYNC_FAULT_FLAG");
     if (flag == NULL || access(flag, F_OK) != 0)
         return 0;
-    if (atomic_fetch_add(&failures, 1) + 1 >= FAILURES_MAX)
+    if (atomic_fetch_add(&failures, 1) + 1 >= failures_max())
         unlink(flag);
     errno = EIO;
     return 1;

@@ -31,6 +31,7 @@ from supervisor.wire.pools import (
     ReplicaSetView,
     ReplicaView,
 )
+from supervisor.wire.sessions import SessionPage, SessionView
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
 
 STARTED = Started(
@@ -73,7 +74,14 @@ class MemoryTask:
 
     def finish(self, reason: FinishReason = FinishReason.STOP) -> None:
         self.state = "ended"
-        end = End(tokens_out=self.log.tokens, decode_ms=1, finish_reason=reason, tokens_in=1, kv_warmth=False)
+        end = End(
+            tokens_out=self.log.tokens,
+            decode_ms=1,
+            finish_reason=reason,
+            tokens_in=1,
+            kv_warmth=False,
+            kv_migrated=False,
+        )
         self.log.close(end_frame(end, self.log.seq + 1))
 
     def fail(self) -> None:
@@ -121,6 +129,8 @@ class MemoryService:
         self.waiting_max = waiting_max
         self.held: dict[str, MemoryTask] = {}
         self.output = {"p": EngineOutput()}
+        self.kept: dict[tuple[str, str], SessionView] = {}
+        self.deleted: set[tuple[str, str]] = set()
         self.draining: dict[str, int] = {}
         self.is_serving = True
         self.refuse_next: Refused | None = None
@@ -201,6 +211,24 @@ class MemoryService:
         if held is None:
             return _refused(Reason.NOT_FOUND)
         return held.log if held.state != "expired" else _refused(Reason.EXPIRED)
+
+    def keep_session(self, session_id: str, tenant: str = "default") -> None:
+        self.kept[tenant, session_id] = SessionView(
+            session_id=session_id, ttl_ms_remaining=1000, turns=1, kv_bytes=10, kv_warmth=True
+        )
+
+    def session(self, caller: Caller, session_id: str) -> SessionView | Refused:
+        return self.kept.get((caller.tenant, session_id)) or _refused(Reason.NOT_FOUND)
+
+    def sessions(self, caller: Caller, limit: int) -> SessionPage:
+        own = [view for (tenant, _), view in reversed(self.kept.items()) if tenant == caller.tenant]
+        return SessionPage(sessions=own[:limit], truncated=len(own) > limit)
+
+    def delete_session(self, caller: Caller, session_id: str) -> Refused | None:
+        key = (caller.tenant, session_id)
+        if self.kept.pop(key, None) is not None:
+            self.deleted.add(key)
+        return None if key in self.deleted else _refused(Reason.NOT_FOUND)
 
     def pool_health(self, pool_id: str) -> PoolHealth | Refused:
         if pool_id not in self.output:

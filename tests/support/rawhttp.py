@@ -39,6 +39,7 @@ class RawClient:
     @classmethod
     async def tcp(cls, port: int, *, receive_buffer_bytes: int | None = None) -> Self:
         sock = socket.socket()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece is to arrive as a piece
         if receive_buffer_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         sock.setblocking(False)
@@ -70,6 +71,10 @@ class RawClient:
     def stop_reading(self) -> None:
         """Leave everything in the kernel's buffers."""
         self.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport can
+
+    def go_on_reading(self) -> None:
+        """After `stop_reading`."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a socket's transport can
 
     def reset(self) -> None:
         """Gone at once; with unread data the peer sees a reset."""

@@ -14,7 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ALIGNMENT_BYTES = 32
+from tests.support.gguf_format import (
+    BOOL,
+    F32,
+    I32,
+    STRING,
+    U32,
+    Tensor,
+    array_field,
+    number_field,
+    string_field,
+    text,
+    write_gguf,
+)
+
 HEADS = 4
 WORDS_PER_SIDE = 15
 EMBEDDING_GAIN = 12.0
@@ -22,9 +35,7 @@ EMBEDDING_GAIN = 12.0
 OUTPUT_GAIN = 0.05
 """Leaves the odds of the next word near one in three at temperature 1, so that sampling depends on the seed."""
 
-_U32, _F32, _BOOL, _STRING, _ARRAY, _I32 = 4, 6, 7, 8, 9, 5
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-_TENSOR_F32 = 0
 
 _FOREIGN = ("é", "ß", "ñ", "日", "本", "語", "🙂", "🚀", "\u2028", "…")
 """Text of 2, 3 and 4 bytes of UTF-8, and a line separator: what a stream must carry unharmed."""
@@ -49,19 +60,10 @@ def make_tiny_gguf(
         raise ValueError(msg)
     shape = Shape(layers=layers, embd=embd, ff=ff, ctx=ctx)
     vocab = _vocabulary()
-    tensors = list(_tensors(shape, vocab, random.Random(seed)))
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as out:
-        out.write(_header(shape, vocab, tensors, seed))
-        out.write(b"\0" * (-out.tell() % ALIGNMENT_BYTES))
-        for _, _, values in tensors:
-            out.write(values.tobytes())
-            out.write(b"\0" * (-out.tell() % ALIGNMENT_BYTES))
-    return part.rename(path)
+    return write_gguf(path, _fields(shape, vocab, seed), list(_tensors(shape, vocab, random.Random(seed))))
 
 
 _Token = tuple[str, float, int]
-_Tensor = tuple[str, tuple[int, ...], "array[float]"]
 
 
 def _vocabulary() -> list[_Token]:
@@ -79,7 +81,7 @@ def _words() -> list[str]:
     return [f"▁{first}{second}" for first in syllables[:WORDS_PER_SIDE] for second in syllables[-WORDS_PER_SIDE:]]
 
 
-def _tensors(shape: Shape, vocab: list[_Token], rng: random.Random) -> Iterator[_Tensor]:
+def _tensors(shape: Shape, vocab: list[_Token], rng: random.Random) -> Iterator[Tensor]:
     """All weights. Feature 0 is kept at a constant, so that the output layer can forbid tokens through it."""
     embd, kv, width = shape.embd, shape.embd, len(vocab)
     embedding = _rows(rng, width, embd, gain=EMBEDDING_GAIN, lead=1.0)
@@ -137,55 +139,26 @@ def _is_speech(text: str) -> bool:
     return len(text) > 1 or text in _FOREIGN
 
 
-def _header(shape: Shape, vocab: list[_Token], tensors: list[_Tensor], seed: int) -> bytes:
-    fields = [
-        _string("general.architecture", "llama"),
-        _string("general.name", f"orchctl tiny random {seed}"),
-        _number("general.file_type", _U32, 0),
-        _number("llama.context_length", _U32, shape.ctx),
-        _number("llama.embedding_length", _U32, shape.embd),
-        _number("llama.block_count", _U32, shape.layers),
-        _number("llama.feed_forward_length", _U32, shape.ff),
-        _number("llama.attention.head_count", _U32, HEADS),
-        _number("llama.attention.head_count_kv", _U32, HEADS),
-        _number("llama.attention.layer_norm_rms_epsilon", _F32, 1e-5),
-        _number("llama.rope.dimension_count", _U32, shape.embd // HEADS),
-        _number("llama.vocab_size", _U32, len(vocab)),
-        _string("tokenizer.ggml.model", "llama"),
-        _array("tokenizer.ggml.tokens", _STRING, [_text(text) for text, _, _ in vocab]),
-        _array("tokenizer.ggml.scores", _F32, [struct.pack("<f", score) for _, score, _ in vocab]),
-        _array("tokenizer.ggml.token_type", _I32, [struct.pack("<i", kind) for _, _, kind in vocab]),
-        _number("tokenizer.ggml.unknown_token_id", _U32, 0),
-        _number("tokenizer.ggml.bos_token_id", _U32, 1),
-        _number("tokenizer.ggml.eos_token_id", _U32, 2),
-        _number("tokenizer.ggml.add_bos_token", _BOOL, 1),
+def _fields(shape: Shape, vocab: list[_Token], seed: int) -> list[bytes]:
+    return [
+        string_field("general.architecture", "llama"),
+        string_field("general.name", f"orchctl tiny random {seed}"),
+        number_field("general.file_type", U32, 0),
+        number_field("llama.context_length", U32, shape.ctx),
+        number_field("llama.embedding_length", U32, shape.embd),
+        number_field("llama.block_count", U32, shape.layers),
+        number_field("llama.feed_forward_length", U32, shape.ff),
+        number_field("llama.attention.head_count", U32, HEADS),
+        number_field("llama.attention.head_count_kv", U32, HEADS),
+        number_field("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
+        number_field("llama.rope.dimension_count", U32, shape.embd // HEADS),
+        number_field("llama.vocab_size", U32, len(vocab)),
+        string_field("tokenizer.ggml.model", "llama"),
+        array_field("tokenizer.ggml.tokens", STRING, [text(word) for word, _, _ in vocab]),
+        array_field("tokenizer.ggml.scores", F32, [struct.pack("<f", score) for _, score, _ in vocab]),
+        array_field("tokenizer.ggml.token_type", I32, [struct.pack("<i", kind) for _, _, kind in vocab]),
+        number_field("tokenizer.ggml.unknown_token_id", U32, 0),
+        number_field("tokenizer.ggml.bos_token_id", U32, 1),
+        number_field("tokenizer.ggml.eos_token_id", U32, 2),
+        number_field("tokenizer.ggml.add_bos_token", BOOL, 1),
     ]
-    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(fields))
-    return head + b"".join(fields) + b"".join(_directory(tensors))
-
-
-def _directory(tensors: list[_Tensor]) -> Iterator[bytes]:
-    """One entry per tensor; each starts at a multiple of the alignment."""
-    offset = 0
-    for name, dims, values in tensors:
-        yield _text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, _TENSOR_F32, offset)
-        size = len(values) * values.itemsize
-        offset += size + -size % ALIGNMENT_BYTES
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _string(key: str, value: str) -> bytes:
-    return _text(key) + struct.pack("<I", _STRING) + _text(value)
-
-
-def _number(key: str, kind: int, value: float) -> bytes:
-    packing = {_U32: "<I", _F32: "<f", _BOOL: "<?"}[kind]
-    return _text(key) + struct.pack("<I", kind) + struct.pack(packing, value)
-
-
-def _array(key: str, kind: int, items: list[bytes]) -> bytes:
-    return _text(key) + struct.pack("<IIQ", _ARRAY, kind, len(items)) + b"".join(items)

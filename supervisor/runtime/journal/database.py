@@ -6,10 +6,12 @@ always damage. The steps of a replacement can be repeated after a crash between 
 
 import contextlib
 import os
+import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from supervisor.runtime.journal import wal
 from supervisor.runtime.journal.faults import DamagedError, JournalTooNewError
 from supervisor.runtime.journal.records import Durability
 from supervisor.runtime.journal.rows import Row
@@ -114,6 +116,17 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
         raise DamagedError("the file has no schema")
 
 
+def fold_log(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> None:
+    """Move the log into the file, and cut it where the mode is TRUNCATE.
+
+    Raises:
+        sqlite3.Error, OSError: not all of it could be moved.
+    """
+    row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    if row[0]:
+        raise OSError("another process reads the journal file")
+
+
 def build(path: Path, tables: Mapping[str, Sequence[Row]]) -> None:
     """Make a whole new journal of these rows at `path`, setting aside nothing: see `replace`.
 
@@ -134,6 +147,7 @@ def build(path: Path, tables: Mapping[str, Sequence[Row]]) -> None:
             places = ",".join("?" * len(TABLES[table]))
             connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608  (names of TABLES)
         connection.execute("COMMIT")
+        fold_log(connection)  # closing would do it too, and be silent where it fails
     finally:
         connection.close()
     draft.replace(_beside(path, "rebuilt"))
@@ -150,7 +164,7 @@ def replace(path: Path) -> Path | None:
     if not rebuilt.exists():
         return None
     # The old log must be gone before the new file takes the place: SQLite would play it into the new one.
-    aside = _quarantine(path) if path.exists() or _log_of(path).exists() else None
+    aside = _quarantine(path) if path.exists() or log_of(path).exists() else None
     rebuilt.replace(path)
     sync_dir(path.parent)
     return aside
@@ -160,7 +174,7 @@ def _quarantine(path: Path) -> Path:
     taken = quarantined(path)
     number = 1 + max((int(old.name.rpartition("-")[2]) for old in taken), default=0)
     aside = path.with_name(f"{path.name}.damaged-{number}")
-    for source, target in ((path, aside), (_log_of(path), _log_of(aside))):
+    for source, target in ((path, aside), (log_of(path), log_of(aside))):
         with contextlib.suppress(FileNotFoundError):
             source.replace(target)
     sync_dir(path.parent)
@@ -181,10 +195,33 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}.{what}")
 
 
-def _log_of(path: Path) -> Path:
+def log_of(path: Path) -> Path:
+    """Where the write-ahead log of a journal lies."""
     return path.with_name(f"{path.name}-wal")
 
 
+@contextlib.contextmanager
+def copied(path: Path, *, is_log_mended: bool) -> Iterator[Path]:
+    """A copy of a journal with its log as it is, or with all that is whole in it; to be read and thrown away.
+
+    Raises:
+        OSError: it could not be made; nothing was changed.
+    """
+    copy = _beside(path, "copy")
+    try:
+        _remove(copy)
+        for file in (copy, log_of(copy)):
+            os.close(open_private(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        shutil.copyfile(path, copy)
+        if is_log_mended:
+            wal.mend(log_of(path), log_of(copy))
+        else:
+            shutil.copyfile(log_of(path), log_of(copy))
+        yield copy
+    finally:
+        _remove(copy)
+
+
 def _remove(path: Path) -> None:
-    for file in (path, _log_of(path)):
+    for file in (path, log_of(path)):
         file.unlink(missing_ok=True)

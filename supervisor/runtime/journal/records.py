@@ -85,13 +85,17 @@ class NotTaken(StrEnum):
 
 
 class Damage(Struct, frozen=True, kw_only=True):
-    """A damaged journal was set aside. `rows_torn` were read but not whole; those on unreadable pages nobody counts."""
+    """A damaged journal was set aside. `rows_torn` were read but not whole; those on unreadable pages nobody counts.
+
+    `log_frames_torn` pages of its log were not whole, with whole ones behind them.
+    """
 
     detail: str
     quarantined: str
     waiting_salvaged: int
     finished_salvaged: int
     rows_torn: int
+    log_frames_torn: int = 0
 
 
 class Committed(Struct, frozen=True, kw_only=True):

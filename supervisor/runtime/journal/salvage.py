@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from supervisor.runtime.journal import database
+from supervisor.runtime.journal import database, wal
 from supervisor.runtime.journal.faults import DamagedError, fault_of
 from supervisor.runtime.journal.records import (
     AttemptRecord,
@@ -48,11 +48,18 @@ def open_whole(path: Path, durability: Durability) -> Opened:
         database.build(path, {})
         database.replace(path)
     try:
+        _require_no_gap(path)
         return _read(path, durability, damage=None)
     except (sqlite3.Error, DamagedError) as error:
         if fault_of(error) is not Fault.DAMAGED:
             raise
         return _read(path, durability, damage=rebuild(path, str(error)))
+
+
+def _require_no_gap(path: Path) -> None:
+    """Before SQLite looks at the log: it would drop what lies behind a torn frame, and write over it."""
+    if gap := wal.find_gap(database.log_of(path)):
+        raise DamagedError(f"the log has whole pages behind torn ones: {gap.whole} and {gap.torn}")
 
 
 def rebuild(path: Path, detail: str) -> Damage:
@@ -61,8 +68,8 @@ def rebuild(path: Path, detail: str) -> Damage:
     Raises:
         sqlite3.Error, OSError: the new one could not be written; the damaged one still stands.
     """
-    found = _salvage(path)
-    whole, rows_torn = _whole(found)
+    gap = wal.find_gap(database.log_of(path))
+    whole, rows_torn = _whole(_salvage(path) if gap is None else _salvage_both(path))
     database.build(path, whole)
     aside = database.replace(path)
     return Damage(
@@ -71,6 +78,7 @@ def rebuild(path: Path, detail: str) -> Damage:
         waiting_salvaged=len(whole["accepted"]),
         finished_salvaged=len(whole["finished"]),
         rows_torn=rows_torn,
+        log_frames_torn=gap.torn if gap else 0,
     )
 
 
@@ -131,6 +139,19 @@ def _salvage(path: Path) -> dict[str, list[Row]]:
         connection.close()
 
 
+def _salvage_both(path: Path) -> dict[str, list[Row]]:
+    """What SQLite makes of the log up to its gap, and what lies behind that: there, pages may not fit each other.
+
+    Both from copies: the files themselves are set aside as they are.
+    """
+    found: dict[str, list[Row]] = {table: [] for table in database.TABLES}
+    for is_mended in (False, True):
+        with database.copied(path, is_log_mended=is_mended) as copy:
+            for table, rows in _salvage(copy).items():
+                found[table] += rows
+    return found
+
+
 def _readable(connection: sqlite3.Connection, table: str) -> list[Row]:
     """From the front until it fails, from the back until it fails, and what lies between row by row."""
     keys = "task, attempt" if table == "attempt" else "seq"
@@ -179,15 +200,16 @@ def _number(value: Value) -> int:
 
 def _whole(found: Mapping[str, Sequence[Row]]) -> tuple[dict[str, list[Row]], int]:
     """The rows that may stand in a journal, and how many were torn."""
-    finished = [row for row in found["finished"] if _is_finish(row)]
-    accepted = [row for row in found["accepted"] if _is_accept(row)]
-    torn = len(found["finished"]) - len(finished) + len(found["accepted"]) - len(accepted)
+    finished = {_key("finished", row): row for row in found["finished"] if _is_finish(row)}
+    accepted = {_key("accepted", row): row for row in found["accepted"] if _is_accept(row)}
+    seen = {_key("", row) for table in ("finished", "accepted") for row in found[table]}
+    torn = len(seen - finished.keys() - accepted.keys())
     # A task that shows as both was being moved when the pages were lost: it has ended.
-    ended = {row[0] for row in finished}
-    accepted = [row for row in accepted if row[0] not in ended]
-    waiting = {row[0] for row in accepted}
-    attempts = [row for row in found["attempt"] if row[0] in waiting and _all_integers(row)]
-    return {"accepted": accepted, "attempt": attempts, "finished": finished}, torn
+    accepted = {key: row for key, row in accepted.items() if key not in finished}
+    attempts = {_key("attempt", row): row for row in found["attempt"] if _all_integers(row)}
+    attempts = {key: row for key, row in attempts.items() if key[:1] in accepted}
+    tables = {"accepted": accepted, "attempt": attempts, "finished": finished}
+    return {table: [rows[key] for key in sorted(rows)] for table, rows in tables.items()}, torn
 
 
 def _is_accept(row: Row) -> bool:

@@ -141,9 +141,7 @@ class Store:
         return self._connection
 
     def _checkpoint(self, mode: str) -> None:
-        row = self._open_connection().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        if row[0]:
-            raise OSError("another process reads the journal file")
+        database.fold_log(self._open_connection(), mode)
 
 
 class _Batch:

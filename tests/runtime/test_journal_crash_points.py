@@ -1,0 +1,7 @@
+from pathlib import Path
+
+from tests.support.crash_sweep import sweep
+
+
+def test_any_kind_of_call_may_be_the_last_or_fail(tmp_path: Path) -> None:
+    sweep(tmp_path, times=2, timeout_s=200)
