@@ -90,7 +90,8 @@ class RunFailed(Struct, frozen=True):
     """A run ended without the engine's end. `is_client_fault`: the engine refused the request itself.
 
     `is_worker_lost`: the connection or the process is gone, so another worker may do better. `is_busy`: the engine has
-    no room for it now. `reason` is a fixed word.
+    no room for it now. `is_unseen`: the request never reached the worker that is lost, so that the task cannot have
+    been its end. `reason` is a fixed word.
     """
 
     run_id: int
@@ -100,6 +101,7 @@ class RunFailed(Struct, frozen=True):
     is_client_fault: bool = False
     is_worker_lost: bool = False
     is_busy: bool = False
+    is_unseen: bool = False
 
 
 class RunStalled(Struct, frozen=True):

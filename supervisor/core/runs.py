@@ -3,7 +3,8 @@
 A run that lost its worker is run again from its start, before all others of its class, if the stream can go on without
 a seam: the task is strict (the delivered tokens are compared and skipped) or has delivered nothing. A task that lost
 `attempts_max` workers is poison: it ends, is not retriable, and takes no further worker with it. A run that the engine
-refused because it was busy is none of these attempts: its task waits again, at the head, until its deadline.
+refused because it was busy is none of these attempts, nor is one that never reached it: such a task waits again, at the
+head, until its deadline.
 """
 
 from supervisor.core import ejection, endings, sessions, waiting
@@ -97,6 +98,7 @@ def note_failed(state: State, event: RunFailed, now_ms: float) -> None:
         task.turned_away += 1
         waiting.return_to_front(state, task, now_ms)
     elif event.is_worker_lost:
+        task.turned_away += event.is_unseen
         _retry_or_reset(state, task, event.message, now_ms)
     else:
         endings.fail(state, task, Code.WORKER_RESET, _reason(event.reason), event.message, RETRY_RESET_MS)

@@ -120,7 +120,7 @@ class Task(Struct, kw_only=True, gc=False):
     memory_bytes: int = 0
     bucket: int = 0
     turned_away: int = 0
-    """Runs that the engine refused because it was busy: they are no attempts of the task's."""
+    """Runs that the engine refused because it was busy, or never heard of: they are no attempts of the task's."""
 
     @property
     def is_strict(self) -> bool:

@@ -50,7 +50,7 @@ class Runs:
         adapter = self._blueprints[effect.pool_id].adapter
         if engine is None or adapter is None:
             gone = "The worker is gone."
-            self._post(ev.RunFailed(effect.run_id, "engine", gone, stream.tokens, is_worker_lost=True))
+            self._post(ev.RunFailed(effect.run_id, "engine", gone, stream.tokens, is_worker_lost=True, is_unseen=True))
             return
         request, decoder = self._asked(effect, adapter)
         order = RunOrder(
@@ -131,6 +131,7 @@ class Runs:
                 is_client_fault=kind is RunFault.CLIENT_ERROR,
                 is_worker_lost=kind in _LOST,
                 is_busy=kind is RunFault.BUSY,
+                is_unseen=kind is RunFault.UNREACHABLE,
             )
         )
 

@@ -96,7 +96,7 @@ class Oracle:
         life = self._lives[job_id]
         start = self._starts.pop(event.run_id)
         if isinstance(event, ev.RunFailed):
-            life.turned_away += event.is_busy
+            life.turned_away += event.is_busy or event.is_unseen
         if not isinstance(event, ev.RunAborted) and self._watch.is_ready(pool_id, start.incarnation):
             is_cancelled = life.is_cancelled or event.run_id in self._aborted
             self._trust.end_run(start, event, is_cancelled=is_cancelled)

@@ -284,6 +284,20 @@ def test_a_task_that_lost_two_workers_is_poison() -> None:
     assert [pool for _, pool in started(stage.done)] == ["p0", "p1"], "it takes no third worker with it"
 
 
+@pytest.mark.orch("ORCH-3025")
+def test_workers_that_were_dead_before_the_task_came_do_not_make_it_poison() -> None:
+    stage = ready_stage(make_plan("p0"), make_plan("p1"), make_plan("p2"))
+    stage.submit(make_task("t"))
+    for _ in range(2):
+        event = ev.RunFailed(stage.run_of("t"), "engine", "refused", 0, is_worker_lost=True, is_unseen=True)
+        stage.give(event)
+
+    stage.finish("t")
+
+    assert [pool for _, pool in started(stage.done)] == ["p0", "p1", "p2"]
+    assert stage.outcome("t").error is None
+
+
 @pytest.mark.orch("ORCH-3045")
 def test_a_rerun_never_makes_the_emitted_count_smaller() -> None:
     stage = ready_stage(make_plan("p0"), make_plan("p1"))

@@ -179,7 +179,8 @@ class Fleet:
         worker = self.workers.get(key)
         if worker is None or not worker.is_alive:
             emitted = self._streams.emitted.get(effect.task.job_id, 0)
-            self._world.post(ev.RunFailed(effect.run_id, "engine", "unreachable", emitted, is_worker_lost=True))
+            event = ev.RunFailed(effect.run_id, "engine", "unreachable", emitted, is_worker_lost=True, is_unseen=True)
+            self._world.post(event)
             return
         run, end, last_ms = self._streams.start(effect)
         if worker.lot.fate is Fate.ROTTEN and self.is_stormy:

@@ -1,5 +1,6 @@
 """A real daemon in a process of its own, for tests from the outside: started, asked, killed, started again."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +119,22 @@ class Daemon:
     def close(self) -> None:
         """Whatever the test did: leave nothing behind."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
+                self._stop_now()
             except subprocess.TimeoutExpired:
                 self.kill()
         for pid in self.engine_pids():
             os.kill(pid, signal.SIGKILL)
+
+    def _stop_now(self) -> None:
+        """The first SIGTERM waits for what runs, the second one does not."""
+        assert self.process is not None
+        for within_s in (1, 15):
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(within_s)
+                return
+        raise subprocess.TimeoutExpired(self.process.args, 16)
 
     def engine_pids(self) -> list[int]:
         """Processes that write to this daemon's engine logs: its engines, whoever started them."""
@@ -215,7 +224,7 @@ class Daemon:
         task_id: str = reply.json["task_id"]
         return task_id
 
-    @contextmanager
+    @contextlib.contextmanager
     def open_stream(self, task_id: str, after: int | None = None) -> Iterator[Iterator[Event]]:
         """The events of a task's stream, as they come."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REPLY_WITHIN_S)
