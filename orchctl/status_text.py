@@ -62,6 +62,10 @@ def _daemon_lines(status: HostStatus, screen: Screen) -> list[str]:
         lines += _painted(f"no usable GPU: {one_line(status.gpu_cause)}", screen, Style.BAD)
     for cause in status.causes:
         lines += _painted(one_line(cause), screen, Style.WARN)
+    if status.policy is not None and status.policy.cause is not None and status.policy.state != "active":
+        state = status.policy.state.replace("_", " ")
+        notice = f"the policy is {state}, the built-in one decides: {one_line(status.policy.cause)}"
+        lines += _painted(notice, screen, Style.WARN)
     if not status.journal_writable:
         cause = f" ({one_line(status.journal_cause)})" if status.journal_cause else ""
         lines += _painted(f"the journal is not writable{cause}: no new task is accepted", screen, Style.BAD)

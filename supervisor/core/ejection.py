@@ -1,6 +1,6 @@
 """The breakers' desk: turns what became of runs into signals, and a change of trust into its consequences.
 
-What counts (ORCH-3007): an engine error, garbage, a lost connection, a stall, a wall that passed without one token.
+What counts: an engine error, garbage, a lost connection, a stall, a wall that passed without one token.
 What never counts: the caller's fault, a cancel, a drain, a wall that a long answer ran into, a re-run that differs (who
 knows which of the two workers was wrong), and an engine that says it is busy: that one is left alone for a moment.
 Connections that are lost together are one failure. The breaker itself decides when enough is enough.

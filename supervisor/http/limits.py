@@ -31,8 +31,9 @@ class Limits:
     """The control socket has room of its own: a flood on TCP cannot lock the operator out."""
     write_stall_s: float = 30.0
     """A client that does not take `write_high_bytes - write_low_bytes` in this time is cut off."""
-    write_high_bytes: int = 64 * KIB
-    write_low_bytes: int = 48 * KIB
+    write_high_bytes: int = 8 * KIB
+    write_low_bytes: int = 2 * KIB
+    """Beyond what the kernel holds. Frames that wait here one by one cost ten times their bytes, those of a log do not."""
     replay_bytes_max: int = 16 * KIB
     """Written to one reader in one turn of the loop while it catches up."""
     send_buffer_bytes: int = 256 * KIB

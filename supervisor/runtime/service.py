@@ -166,7 +166,7 @@ class DaemonService:
         """Whether at least one pool can serve and tasks can be accepted."""
         state = self._state
         is_open = state.halt_deadline_ms is None and state.is_journal_writable
-        return is_open and any(replica.is_serving for replica in state.replicas.values())
+        return is_open and any(home.can_serve for home in state.sets.values())
 
 
 def _not_found(what: str) -> Refused:

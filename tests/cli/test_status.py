@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import msgspec
+import pytest
 import yaml
 
 from orchctl.status_text import host_page, pool_page
 from orchctl.terminal import UNICODE
-from supervisor.wire.pools import HostStatus, PoolHealth
+from supervisor.wire.pools import HostStatus, PolicyStatus, PoolHealth
 from tests.cli.builders import broken_pool, host, metrics, pool
 from tests.cli.conftest import Orchctl
 from tests.cli.peer import Peer
@@ -52,6 +53,20 @@ def test_what_is_wrong_with_the_host_stands_above_the_pools() -> None:
         "no usable GPU: the driver is not loaded",
         "the journal is not writable: no new task is accepted",
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ("refused", "the policy is refused, the built-in one decides: it has imports"),
+        ("set_aside", "the policy is set aside, the built-in one decides: it has imports"),
+        ("active", ""),
+    ],
+)
+def test_a_policy_that_does_not_decide_is_named(state: str, line: str) -> None:
+    policy = PolicyStatus(state=state, digest=None, cause="it has imports", calls={})
+
+    assert host_page(host(policy=policy), screen(), is_wide=False)[1] == line
 
 
 def test_a_narrow_screen_keeps_what_matters_most() -> None:

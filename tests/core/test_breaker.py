@@ -17,7 +17,7 @@ from supervisor.core.breaker import (
     Trust,
 )
 
-pytestmark = pytest.mark.orch("ORCH-3007", "ORCH-3025")
+pytestmark = pytest.mark.orch("ORCH-3025")
 
 REACHED_BY = {
     Trust.CLOSED: (),

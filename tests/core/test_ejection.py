@@ -9,7 +9,7 @@ from supervisor.core.invariants import violations
 from supervisor.wire.codes import Code, FinishReason, Reason
 from tests.core.builders import Stage, error_of, make_plan, make_task, only, ready_stage, started
 
-pytestmark = pytest.mark.orch("ORCH-3007", "ORCH-3025")
+pytestmark = pytest.mark.orch("ORCH-3025")
 
 
 def fail(stage: Stage, name: str, reason: str = "engine", **flags: bool) -> list[ef.Effect]:

@@ -22,7 +22,7 @@ def fail_five(daemon: Daemon) -> None:
         assert stream.end.data["code"] == "WORKER_RESET"
 
 
-@pytest.mark.orch("ORCH-3007", "ORCH-3025", "ORCH-3028")
+@pytest.mark.orch("ORCH-3025", "ORCH-3028")
 def test_an_engine_that_fails_every_run_is_ejected_and_says_so_everywhere(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool(determinism="best_effort")).start_ready()
     fail_five(daemon)
@@ -33,6 +33,7 @@ def test_an_engine_that_fails_every_run_is_ejected_and_says_so_everywhere(make_d
     assert int(refused.headers["Retry-After"]) * 1_000 >= refused.json["retry_after_ms"]
     seen = breaker(daemon)
     assert (seen["state"], daemon.pool("tiny")["ready"]) == ("open", True)
+    assert daemon.ask("GET", "/readyz").status == 503
     assert 0 < seen["retry_in_ms"] <= 30_000
     assert seen["cause"]
     series = daemon.series("breaker_state")

@@ -1,6 +1,6 @@
-"""Clients that hold connections instead of using them, in a process of their own: `python -m ... PORT COUNT KIND...`.
+"""Clients that hold connections instead of using them, in a process of their own: `python -m ... PORT COUNT OVER_S KIND...`.
 
-Opens COUNT connections, spread over the kinds, and opens each anew when the server closes it, until standard input
+Opens COUNT connections, spread over the kinds and over OVER_S seconds, and opens each anew when the server closes it, until standard input
 ends. Then it prints, as one line of JSON, how many each kind lost and how long the longest of each lived, in seconds.
 """
 
@@ -51,8 +51,9 @@ class Tally:
         self.longest_s = max(self.longest_s, time.monotonic() - self.open_since.pop(number))
 
 
-async def hold(port: int, number: int, kind: str, tally: Tally, gate: asyncio.Semaphore) -> None:
-    """One connection after the other."""
+async def hold(port: int, number: int, kind: str, tally: Tally, gate: asyncio.Semaphore, after_s: float) -> None:
+    """One connection after the other, from so many seconds on."""
+    await asyncio.sleep(after_s)
     first, drip = KINDS[kind]
     while True:
         sock = socket.socket()
@@ -87,12 +88,15 @@ async def hold_one(sock: socket.socket, first: bytes, drip: bytes, *, is_reading
         await loop.sock_sendall(sock, drip if is_reading else b"\r\n")
 
 
-async def run(port: int, count: int, kinds: list[str]) -> dict[str, Any]:
+async def run(port: int, count: int, over_s: float, kinds: list[str]) -> dict[str, Any]:
     """Hold them until standard input ends."""
     tallies = {kind: Tally() for kind in kinds}
     gate = asyncio.Semaphore(OPEN_AT_ONCE)
     pairs = [(number, kinds[number % len(kinds)]) for number in range(count)]
-    tasks = [asyncio.create_task(hold(port, number, kind, tallies[kind], gate)) for number, kind in pairs]
+    tasks = [
+        asyncio.create_task(hold(port, number, kind, tallies[kind], gate, over_s * number / count))
+        for number, kind in pairs
+    ]
 
     def are_all_held() -> bool:
         return sum(len(tally.open_since) + tally.lost for tally in tallies.values()) >= count
@@ -106,10 +110,10 @@ async def run(port: int, count: int, kinds: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def attacking(port: int, count: int, *kinds: str) -> Iterator[dict[str, Any]]:
+def attacking(port: int, count: int, *kinds: str, over_s: float = 0.0) -> Iterator[dict[str, Any]]:
     """Such clients in a process of their own; what became of them stands in the dictionary afterwards."""
     found: dict[str, Any] = {}
-    command = [sys.executable, "-m", "tests.support.hostile_clients", str(port), str(count), *kinds]
+    command = [sys.executable, "-m", "tests.support.hostile_clients", str(port), str(count), str(over_s), *kinds]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -123,10 +127,10 @@ def attacking(port: int, count: int, *kinds: str) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    port, count, *kinds = sys.argv[1:]
+    port, count, over_s, *kinds = sys.argv[1:]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print(json.dumps(asyncio.run(run(int(port), int(count), kinds))), flush=True)
+    print(json.dumps(asyncio.run(run(int(port), int(count), float(over_s), kinds))), flush=True)
 
 
 if __name__ == "__main__":
