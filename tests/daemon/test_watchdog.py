@@ -34,7 +34,7 @@ def test_a_stopped_engine_is_noticed_at_the_idle_bound_and_replaced(make_daemon:
     assert daemon.read_stream(daemon.accept(prompt="fine")).end.name == "end"
 
 
-@pytest.mark.orch("ORCH-3006", "ORCH-3051")
+@pytest.mark.orch("ORCH-3016")
 def test_a_deadline_ends_a_waiting_task_on_time_while_every_slot_is_busy_for_much_longer(
     make_daemon: MakeDaemon,
 ) -> None:
