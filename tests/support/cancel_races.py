@@ -12,17 +12,35 @@ from tests.support.streams import Stream, parse_events
 REPLY_WITHIN_S = 120.0
 
 
-async def run_races(port: int, count: int, at_once: int, seed: int, longest_ms: float) -> Counter[str]:
+class Aim:
+    """When to cancel: the reach of the moments that are drawn grows while cancels win, and shrinks while they lose.
+
+    So about half of them win, however fast the machine is.
+    """
+
+    STEP = 1.02
+
+    def __init__(self, first_ms: float) -> None:
+        self.reach_ms = first_ms
+
+    def note(self, end: str) -> None:
+        """How a race ended."""
+        self.reach_ms = min(max(self.reach_ms * (self.STEP if end == "canceled" else 1 / self.STEP), 0.1), 10_000.0)
+
+
+async def run_races(port: int, count: int, at_once: int, seed: int, first_ms: float) -> Counter[str]:
     """Run races, `at_once` of them at any time. Gives how they ended; AssertionError for a broken promise."""
-    dice, gate, ends = random.Random(seed), asyncio.Semaphore(at_once), Counter[str]()
-    plans = [(dice.randint(1, 8), dice.uniform(0, longest_ms), number) for number in range(count)]
+    dice, gate, ends, aim = random.Random(seed), asyncio.Semaphore(at_once), Counter[str](), Aim(first_ms)
+    plans = [(dice.randint(1, 8), dice.uniform(0, 1), number) for number in range(count)]
     timeout = aiohttp.ClientTimeout(total=REPLY_WITHIN_S)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector, timeout=timeout) as session:
 
-        async def one(tokens: int, after_ms: float, number: int) -> None:
+        async def one(tokens: int, share: float, number: int) -> None:
             async with gate:
-                ends[await _race(session, tokens, after_ms, number)] += 1
+                end = await _race(session, tokens, share * aim.reach_ms, number)
+                ends[end] += 1
+                aim.note(end)
 
         async with asyncio.TaskGroup() as group:
             for plan in plans:
