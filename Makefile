@@ -6,7 +6,7 @@ N ?= 200
 KEEP ?=
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 
-.PHONY: demo policy test check format sim accept bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
+.PHONY: demo policy minilm test check format sim accept bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "orchctl needs Python 3.11 or newer; say make PYTHON=python3.12")'
@@ -25,6 +25,10 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/.made
 
 model: | $(VENV)/.made
 	$(BIN)/python -m tools.fetch_demo
+
+# A small real embedding model for examples/embedding.yaml and its tests (84 MB to download, once).
+minilm: | $(VENV)/.made
+	$(BIN)/python -m tools.fetch_minilm
 
 # A daemon with a real engine and a real model: Ready, one answer, status. KEEP=1 leaves it running.
 demo: $(VENV)/.demo model

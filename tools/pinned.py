@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+_CHUNK_BYTES = 1024 * 1024
 
 
 class FetchError(Exception):
@@ -71,6 +75,25 @@ def stamp(path: Path, sha256: str) -> None:
     part = _stamp_path(path).with_suffix(".part")
     part.write_text(json.dumps(_stamp(path, sha256)), encoding="utf-8")
     part.replace(_stamp_path(path))
+
+
+def place(source: IO[bytes], target: Path, sha256: str) -> None:
+    """Write all of the source beside `target`, verify it, and only then give it its name. Raises FetchError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    with part.open("wb") as out:
+        shutil.copyfileobj(source, out, _CHUNK_BYTES)
+    settle(part, target, sha256)
+
+
+def settle(part: Path, target: Path, sha256: str) -> None:
+    """Give a written file its name if it is the pinned one, else remove it. Raises FetchError."""
+    if (found := sha256_of(part)) != sha256:
+        part.unlink()
+        msg = f"{target.name} has the digest {found} and not the pinned {sha256}; it was removed"
+        raise FetchError(msg)
+    part.replace(target)
+    stamp(target, sha256)
 
 
 def is_stamped(path: Path) -> bool:

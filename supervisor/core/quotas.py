@@ -122,6 +122,8 @@ def memory_of(task: Task, home: ReplicaSet) -> int:
     The exact number of prompt tokens is left aside where the engine counted them: a restart would not know it.
     """
     kv_bytes_per_token = max((member.plan.kv_bytes_per_token for member in home.members), default=0)
+    if not kv_bytes_per_token:
+        return task.size_bytes  # the same object: 100,000 tasks may wait
     prompt_tokens = min(task.prompt_bytes + PROMPT_TOKENS_EXTRA, task.ctx)
     return kv_bytes_per_token * min(prompt_tokens + task.max_tokens, task.ctx) + task.size_bytes
 

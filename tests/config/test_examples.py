@@ -6,7 +6,8 @@ import pytest
 
 from supervisor.config.load import load
 from supervisor.config.schema import known_keys
-from supervisor.wire.codes import Engine, FullPolicy
+from supervisor.wire.codes import Engine, FullPolicy, Workload
+from tools import fetch_minilm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -48,6 +49,18 @@ def test_the_demo_has_no_warning_and_keeps_everything_in_one_folder() -> None:
         demo / "control.sock",
         demo / "models",
     }
+
+
+def test_the_embedding_example_has_no_warning_and_names_the_model_that_is_fetched_for_it() -> None:
+    loaded = load(EXAMPLES / "embedding.yaml")
+
+    [pool] = loaded.config.pools
+    artifact = loaded.config.artifact(pool.model)
+    assert loaded.warnings == []
+    assert pool.workloads == (Workload.EMBEDDING,)
+    assert artifact is not None
+    assert artifact.path == EXAMPLES.parent / ".demo" / "models" / fetch_minilm.MODEL_NAME
+    assert artifact.digest == f"sha256:{fetch_minilm.MODEL_SHA256}"
 
 
 @pytest.mark.orch("ORCH-3035", "ORCH-3036")

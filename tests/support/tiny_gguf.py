@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.gguf_format import (
+from tools.gguf_format import (
     BOOL,
     F32,
     I32,

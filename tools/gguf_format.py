@@ -1,4 +1,4 @@
-"""Writes files in the GGUF format (version 3): named fields, then tensors of 32-bit floats. Knows no model."""
+"""Writes files in the GGUF format (version 3): named fields, then tensors of 32- or 16-bit floats. Knows no model."""
 
 import struct
 from array import array
@@ -8,10 +8,21 @@ from pathlib import Path
 ALIGNMENT_BYTES = 32
 
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-TENSOR_F32 = 0
+_HALVED_AT_ONCE = 64 * 1024
+_TENSOR_KINDS = {"f": 0, "H": 1}
+"""The format's number for 32-bit and 16-bit floats, by the typecode of the array that holds them."""
 
-Tensor = tuple[str, tuple[int, ...], "array[float]"]
-"""Name, sizes (the fastest one first) and values."""
+Tensor = tuple[str, tuple[int, ...], "array[float] | array[int]"]
+"""Name, sizes (the fastest one first) and values; those of an `array("H")` are the bits of 16-bit floats."""
+
+
+def halves(values: "memoryview[float]") -> "array[int]":
+    """The nearest 16-bit floats of a view of 32-bit ones, as bits."""
+    bits = array("H")
+    for at in range(0, len(values), _HALVED_AT_ONCE):
+        some = values[at : at + _HALVED_AT_ONCE]
+        bits.frombytes(struct.pack(f"={len(some)}e", *some))
+    return bits
 
 
 def write_gguf(path: Path, fields: Sequence[bytes], tensors: Sequence[Tensor]) -> Path:
@@ -31,7 +42,7 @@ def _directory(tensors: Sequence[Tensor]) -> Iterator[bytes]:
     """One entry per tensor; each starts at a multiple of the alignment."""
     offset = 0
     for name, dims, values in tensors:
-        yield text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, TENSOR_F32, offset)
+        yield text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, _TENSOR_KINDS[values.typecode], offset)
         size = len(values) * values.itemsize
         offset += size + -size % ALIGNMENT_BYTES
 
