@@ -2,8 +2,10 @@
 
 The answer ends with an event that says `"stop":true`; there is no `[DONE]`, and the end of the body proves nothing.
 Decides what each event means and whose fault an error is. It must never raise, whatever the engine sends.
+The engine's own words about an error stay in its log file: they may quote prompts, paths and addresses.
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -12,7 +14,6 @@ from adapters.base import Decoded, EngineError, Fault, Finished, Token
 from adapters.sse import EVENT_BYTES_MAX, SseSplitter
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
-MESSAGE_CHARS_MAX = 300
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for bytes that are not what it expects; the last one for brackets nested without end."""
@@ -29,6 +30,18 @@ _TYPE_FAULTS: Mapping[str, tuple[Fault, str]] = {
 }
 _TOO_LARGE = "is too large to process"
 """llama.cpp calls an input that is longer than a slot's context an error of its own where it gives no tokens."""
+_TOO_LARGE_TOKENS = re.compile(r"input \(([0-9]{1,9}) tokens\)")
+_TOKENS_SHOWN_MAX = 10**9
+_WORDS: Mapping[str, str] = {
+    "ctx": "the input is longer than the context of a slot",
+    "request": "the engine did not take the request",
+    "loading": "the engine is still loading its model",
+    "busy": "the engine is busy",
+    "auth": "the engine did not take the key of the daemon",
+    "not_found": "the engine has no such route",
+    "unsupported": "the engine does not do what was asked of it",
+    "server": "the engine failed to answer",
+}
 
 
 class _Timings(msgspec.Struct, gc=False):
@@ -41,6 +54,8 @@ class _ErrorBody(msgspec.Struct, gc=False):
     message: str = ""
     type: str = ""
     code: int | str | None = None
+    n_prompt_tokens: object = None
+    n_ctx: object = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -132,14 +147,28 @@ class ErrorDecoder:
 
 
 def error_of(body: _ErrorBody | str, status: int) -> EngineError:
-    """Whose fault an error is: by its type where llama.cpp names one, by its HTTP status where not."""
+    """Whose fault an error is: by its type where llama.cpp names one, by its HTTP status where not.
+
+    The message is ours; of the engine's there are only numbers in it.
+    """
     if isinstance(body, str):
         body = _ErrorBody(message=body)
     if _TOO_LARGE in body.message:
-        return EngineError(Fault.CLIENT, "ctx", body.message[:MESSAGE_CHARS_MAX])
+        found = _TOO_LARGE_TOKENS.match(body.message)
+        return EngineError(Fault.CLIENT, "ctx", _ctx_words(int(found[1]) if found else None, None))
     fault, kind = _TYPE_FAULTS.get(body.type) or _fault_of_status(status)
-    message = body.message[:MESSAGE_CHARS_MAX] or f"the engine answered {status}"
-    return EngineError(fault, kind, message)
+    if kind == "ctx":
+        return EngineError(fault, kind, _ctx_words(body.n_prompt_tokens, body.n_ctx))
+    return EngineError(fault, kind, _WORDS.get(kind) or f"the engine answered {status}")
+
+
+def _ctx_words(tokens: object, ctx: object) -> str:
+    figures = [
+        f"{number} {what}"
+        for number, what in ((tokens, "tokens"), (ctx, "of context"))
+        if isinstance(number, int) and 0 < number < _TOKENS_SHOWN_MAX
+    ]
+    return f"{_WORDS['ctx']} ({', '.join(figures)})" if figures else _WORDS["ctx"]
 
 
 def _fault_of_status(status: int) -> tuple[Fault, str]:

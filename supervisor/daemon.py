@@ -240,6 +240,7 @@ class Daemon:
             counts = {"unfinished": len(event.unfinished), "finished": len(event.finished)}
             log.info("tasks restored", extra=counts)
         self._core.post(event)
+        self._metrics.note_restored(event.unfinished)
         self._restored = Restored(unfinished=[], finished=[], damage=None)
 
     def _note_damage(self, damage: Damage) -> None:

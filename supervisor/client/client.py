@@ -133,8 +133,10 @@ class OrchClient:
                 except FrameTooLongError:
                     raise ProtocolError("the stream has a frame without end") from None
                 for event in events:
+                    before = cursor.seq
                     frame = cursor.take(event)
-                    patience.restart()
+                    if cursor.seq > before:  # a server that only repeats itself gets nowhere
+                        patience.restart()
                     if frame is not None:
                         yield frame
 

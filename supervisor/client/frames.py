@@ -5,8 +5,10 @@ The numbers are those of `supervisor.wire.frames`: `started` is 1, token `i` is 
    higher one a frame is missing.
 2. A terminal frame with a number that was seen already is news all the same: the run that the first numbers are from
    was lost with its daemon, and this is how the task really ended.
-3. Any other frame with a number that was seen already is a repeat and left out.
-4. A number, or a token's `i`, that is not the next one is a gap: the stream is not the whole answer.
+3. An `error`, and an `end` of a cancelled task, are taken whatever their number: a daemon that was lost may leave
+   numbers empty before them, and neither says that the tokens were the whole answer.
+4. Any other frame with a number that was seen already is a repeat and left out.
+5. A number, or a token's `i`, that is not the next one is a gap: the stream is not the whole answer.
 Events of a kind that this version does not know are counted and otherwise left out: the API grows by addition.
 """
 
@@ -18,6 +20,7 @@ from msgspec import Struct
 
 from supervisor.client.errors import ProtocolError, StreamGapError
 from supervisor.client.sse import Event
+from supervisor.wire.codes import FinishReason
 from supervisor.wire.errors import ErrorEnvelope
 from supervisor.wire.frames import SEQ_FIRST_TOKEN, End, Started, StreamMetrics
 
@@ -73,12 +76,12 @@ class FrameCursor:
         is_terminal = raw.name in {"end", "error"}
         if seq <= self.seq and not is_terminal:
             return None
-        if seq > self.seq + 1:
+        event = _decode(raw, shape) if shape is not None else None
+        if seq > self.seq + 1 and not _is_cut_short(event):
             raise StreamGapError(_gap(raw.name, seq, self.seq + 1))
         self.seq = max(self.seq, seq)
-        if shape is None:
+        if event is None:
             return None
-        event = _decode(raw, shape)
         if isinstance(event, Token) and event.i != seq - SEQ_FIRST_TOKEN:
             raise StreamGapError(f"token {event.i} came where {seq - SEQ_FIRST_TOKEN} was due")
         return Frame(seq, raw.name, raw.data, event)
@@ -94,6 +97,13 @@ def _number(raw: Event) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _SEQ_DIGITS_MAX):
         raise ProtocolError(f"a {raw.name} event without a number")
     return int(text)
+
+
+def _is_cut_short(event: StreamEvent | None) -> bool:
+    """Whether this says that the task ended before its answer did."""
+    if isinstance(event, End):
+        return event.finish_reason is FinishReason.CANCELED
+    return isinstance(event, ErrorEnvelope)
 
 
 def _gap(name: str, seq: int, due: int) -> str:

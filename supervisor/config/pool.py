@@ -28,6 +28,7 @@ from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, Que
 DEVICES_MAX = 64
 SLOTS_MAX = 256
 CAPACITY_MAX = 1_000_000
+RATE_RPS_MIN = 0.001
 RATE_RPS_MAX = 1_000_000
 SPLIT_SUM_TOLERANCE = 0.01
 WALL_MS_DEFAULT = 600_000
@@ -59,7 +60,7 @@ class ClassConfig(Section):
 
     name: Priority
     queue_capacity: Capacity | None = None
-    rate_limit_rps: Annotated[Ratio, Field(le=RATE_RPS_MAX)] | None = None
+    rate_limit_rps: Annotated[Ratio, Field(ge=RATE_RPS_MIN, le=RATE_RPS_MAX)] | None = None
     burst: Annotated[Ratio, Field(ge=1, le=RATE_RPS_MAX)] | None = None
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ CLI needs it.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -52,16 +53,18 @@ def open_secret(path: Path, trust: Trust) -> Iterator[int]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if path.is_symlink():
+        if error.errno == errno.ELOOP and path.is_symlink():
             raise SecretFileError(f"{path} is a symbolic link, which is not followed; name the file itself") from error
         raise SecretFileError(f"{path} cannot be opened: {error.strerror}") from error
     except ValueError as error:
         raise SecretFileError(f"{path!s:.100} is not a usable path") from error
     try:
-        _check(path, os.fstat(fd), trust)
+        with _readable(path):
+            _check(path, os.fstat(fd), trust)
         yield fd
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # nothing was written
+            os.close(fd)
 
 
 def read_secret(path: Path, trust: Trust) -> bytes:
@@ -69,12 +72,22 @@ def read_secret(path: Path, trust: Trust) -> bytes:
     with open_secret(path, trust) as fd:
         parts: list[bytes] = []
         missing = trust.bytes_max + 1
-        while missing and (part := os.read(fd, missing)):
-            parts.append(part)
-            missing -= len(part)
+        with _readable(path):
+            while missing and (part := os.read(fd, missing)):
+                parts.append(part)
+                missing -= len(part)
     if not missing:  # it has grown since it was checked
         raise SecretFileError(f"{path} is larger than {trust.bytes_max} bytes")
     return b"".join(parts)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """A disk or a file server that fails is a SecretFileError too."""
+    try:
+        yield
+    except OSError as error:
+        raise SecretFileError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check(path: Path, found: os.stat_result, trust: Trust) -> None:

@@ -4,9 +4,10 @@
 2. A pool serves this engine and model; it does this workload, this profile and at least this `ctx` (ORCH-3014).
 3. A set of such pools serves now, or could not yet: POOL_UNREADY, POOL_UNAVAILABLE; or all that are Ready are ejected
    by their breakers: REPLICA_EXHAUSTED. While a canary takes a share of the alias, its side is that of the session.
+   A task that is larger than a whole queue is refused for good before that.
 4. Its client's bucket has a token for it (ORCH-3006); a submit goes past here once.
 5. Prompt and generation fit the context of a slot as the engine reports it (ORCH-3015): the prompt's bytes bound its
-   tokens, so only a prompt that might not fit is tokenized.
+   tokens, so only a prompt that might not fit is tokenized, and only where rules 6 to 8 let the task in.
 6. Its tenant stays within its quotas (ORCH-3036).
 7. It would start before its deadline.
 8. There is room that is promised to no other, or the full-queue policy makes room (ORCH-3004, ORCH-3005).
@@ -17,9 +18,10 @@ from math import ceil
 
 from msgspec import Struct
 
-from supervisor.core import full_queue
+from supervisor.core import full_queue, placement
 from supervisor.core import policy as plugin
 from supervisor.core.lifecycle import Phase
+from supervisor.core.promises import AHEAD_MS_MAX
 from supervisor.core.quotas import PROMPT_TOKENS_EXTRA, memory_of
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, ReplicaSet, Wanted
@@ -32,6 +34,10 @@ from supervisor.wire.codes import Code, FullPolicy, Priority, Reason
 RETRY_LOADING_MS = 2_000
 RETRY_UNAVAILABLE_MS = 10_000
 RETRY_DISK_MS = 5_000
+COUNTING_MAX = 256
+"""Prompts that engines tokenize for admission at one time, on the whole host."""
+RETRY_COUNTING_MS = 1_000
+"""An engine has a second to tokenize one."""
 
 
 class Admitted(Struct, frozen=True):
@@ -66,13 +72,24 @@ def admit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = N
     if prompt_tokens is None and (refused := state.rates.refuse(task, home, now_ms)):  # 4
         return refused
     over = _check_budget(task, home, prompt_tokens)  # 5
-    if over is not None:
+    if isinstance(over, Refused):
         return over
+    return _admit_to(state, task, home, now_ms, over)
+
+
+def _admit_to(
+    state: State, task: Task, home: ReplicaSet, now_ms: float, must_count: MustCount | None
+) -> Admitted | MustCount | Refused:
+    """The rules that ask what the set and the tenant hold; the engine counts only what all but the policy let in."""
     task.memory_bytes = memory_of(task, home)
     if refused := state.quotas.refuse(task, home, now_ms):  # 6
         return refused
     admitted = _make_room(task, home, now_ms)  # 7, 8
-    if state.policy is None or isinstance(admitted, Refused):
+    if isinstance(admitted, Refused):
+        return admitted
+    if must_count is not None:  # 5
+        return must_count if len(state.counting) < COUNTING_MAX else _refuse_counting(task, home)
+    if state.policy is None:
         return admitted
     return plugin.refuse(state.policy, task, home, admitted.predicted_start_ms, now_ms) or admitted  # 9
 
@@ -112,7 +129,26 @@ def _feasible_sets(state: State, task: Task) -> tuple[ReplicaSet, ...] | Refused
         return _invalid(task, Reason.FIELD, "sampler_profile_version: no pool of this model has this profile.")
     limits = [home.key.ctx or home.members[0].ctx_per_slot or task.ctx for home in homes]
     fitting = tuple(home for home, limit in zip(homes, limits, strict=True) if task.ctx <= limit)
-    return fitting or _invalid(task, Reason.CTX, f"ctx: {task.ctx} is above the model's limit of {max(limits)} tokens.")
+    if not fitting:
+        return _invalid(task, Reason.CTX, f"ctx: {task.ctx} is above the model's limit of {max(limits)} tokens.")
+    holding = tuple(home for home in fitting if task.size_bytes <= home.bytes_max)
+    return holding or _refuse_size(task, fitting)
+
+
+def _refuse_size(task: Task, homes: tuple[ReplicaSet, ...]) -> Refused:
+    """No queue could ever hold it; where pools are still on their way into one set, together they might."""
+    bytes_max = sum(home.bytes_max for home in homes)
+    is_final = task.size_bytes > bytes_max
+    return Refused(
+        code=Code.ADMISSION_REJECT,
+        reason=Reason.QUEUE_BYTES,
+        message=f"It has {task.size_bytes} bytes, and the queues hold {bytes_max} at most.",
+        retry_after_ms=AHEAD_MS_MAX if is_final else RETRY_UNAVAILABLE_MS,
+        policy=homes[0].members[0].plan.full_policy,
+        engine=task.engine,
+        pool_id=homes[0].members[0].pool_id,
+        is_final=is_final,
+    )
 
 
 def _serving_set(homes: tuple[ReplicaSet, ...]) -> ReplicaSet | None:
@@ -186,11 +222,19 @@ def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> Mu
     )
 
 
+def _refuse_counting(task: Task, home: ReplicaSet) -> Refused:
+    message = "Too many prompts are being tokenized."
+    return _full(task, home, Code.ADMISSION_REJECT, Reason.QUEUE_FULL, message, RETRY_COUNTING_MS)
+
+
 def predict_start(task: Task, home: ReplicaSet, now_ms: float) -> int | None:
     """Milliseconds until a newcomer starts; None rather than a guess."""
-    if not home.occupied_total and home.has_free_slot:
+    if not home.occupied_total and placement.has_slot(task, home):
         return 0
-    return home.forecast.start_in_ms(_tokens_ahead(task, home), home.slots_serving, home.in_service, now_ms)
+    start_ms = home.forecast.start_in_ms(_tokens_ahead(task, home), home.slots_serving, home.in_service, now_ms)
+    if start_ms is None or not all(placement.needs_worker_alone(task, member) for member in home.serving):
+        return start_ms
+    return max(start_ms, home.forecast.alone_in_ms(home.in_service, now_ms))
 
 
 def _tokens_ahead(task: Task, home: ReplicaSet) -> float:
@@ -209,8 +253,8 @@ def _make_room(task: Task, home: ReplicaSet, now_ms: float) -> Admitted | Refuse
     predicted = predict_start(task, home, now_ms)
     late_ms = full_queue.too_late_ms(task, home, predicted, now_ms)
     if late_ms is not None:  # 7
-        message = "It would not start before its deadline."
-        return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, now_ms, late_ms)
+        message, retry_ms = "It would not start before its deadline.", full_queue.retry_late_ms(late_ms)
+        return _full(task, home, Code.ADMISSION_REJECT, Reason.DEADLINE, message, retry_ms)
     reason = full_queue.bound_hit(task, home, now_ms)  # 8
     if reason is None:
         return Admitted(home, _position(task, home), predicted)
@@ -241,10 +285,12 @@ def _apply_policy(
             code, victim = Code.QUEUE_FULL_DROP_LRU, home.waiting.oldest(task.priority if is_class_full else None)
         case FullPolicy.SHED_LOW_PRIORITY:
             victim = home.waiting.newest_below(task.priority)
+    if full_queue.has_real_room(task, home):  # it is kept for others, and nobody is dropped for that
+        victim = None
     if victim is not None and _fits_without(victim, task, home):
         position = max(_position(task, home) - _goes_before(victim.priority, task.priority), 0)
         return Admitted(home, position, predicted, victim, policy)
-    return _full(task, home, code, reason, "The queue is full.", now_ms)
+    return _full(task, home, code, reason, "The queue is full.", full_queue.retry_in_ms(task, home, reason, now_ms))
 
 
 def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
@@ -254,14 +300,12 @@ def _fits_without(victim: Task, task: Task, home: ReplicaSet) -> bool:
     return size <= home.bytes_max and home.occupied_total <= home.capacity_total and own < home.capacity[task.priority]
 
 
-def _full(
-    task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, now_ms: float, late_ms: float = 0.0
-) -> Refused:
+def _full(task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str, retry_ms: int) -> Refused:
     return Refused(
         code=code,
         reason=reason,
         message=message,
-        retry_after_ms=full_queue.retry_in_ms(task, home, reason, now_ms, late_ms),
+        retry_after_ms=retry_ms,
         policy=home.members[0].plan.full_policy,
         engine=task.engine,
         pool_id=home.members[0].pool_id,

@@ -27,7 +27,10 @@ OPEN_FIRST_MS = 30_000
 OPEN_MAX_MS = 300_000
 FORGIVEN_AFTER_MS = 300_000
 PAUSE_MS = 500
-"""How long a worker that says it is busy is left alone."""
+"""How long a worker that says it is busy is left alone; twice as long each further time in a row."""
+PAUSE_MAX_MS = 8_000
+BUSY_IN_ROW_MAX = 20
+"""Pauses in a row after which a worker that does nothing and says it is busy is taken for a failing one."""
 
 
 class Trust(StrEnum):
@@ -125,6 +128,7 @@ class Breaker(Struct):
     """The breaker's memory. `due_ms` says when an open one admits a probe; times are monotonic ms.
 
     `is_paused`: the worker said that it is busy; it takes nothing until `paused_until_ms`. That is no failure.
+    `busy_in_row` counts such pauses since it last gave a token.
     """
 
     trust: Trust = Trust.CLOSED
@@ -136,6 +140,7 @@ class Breaker(Struct):
     cause: str | None = None
     is_paused: bool = False
     paused_until_ms: float = 0.0
+    busy_in_row: int = 0
     buckets: deque[_Bucket] = field(default_factory=deque)
 
     @property
@@ -173,7 +178,7 @@ class Breaker(Struct):
                 self._open(now_ms, cause)
             case Move.RENEW:
                 self._close(now_ms)
-                self.is_paused = False
+                self.is_paused, self.busy_in_row = False, 0
             case _:
                 assert_never(move)
 
@@ -185,9 +190,24 @@ class Breaker(Struct):
             self._open(now_ms, cause)
 
     def pause(self, now_ms: float) -> float:
-        """The worker is busy: leave it alone for a moment. Gives when that is over."""
-        self.is_paused, self.paused_until_ms = True, now_ms + PAUSE_MS
+        """The worker is busy: leave it alone for a moment. Gives when that is over.
+
+        Answers that come during a pause belong to the one that began it.
+        """
+        if not self.is_paused:
+            self.busy_in_row += 1
+        pause_ms = min(PAUSE_MS << min(max(self.busy_in_row - 1, 0), 16), PAUSE_MAX_MS)
+        self.is_paused, self.paused_until_ms = True, now_ms + pause_ms
         return self.paused_until_ms
+
+    @property
+    def is_busy_for_ever(self) -> bool:
+        """Whether it said that it is busy more often than a working engine can be believed."""
+        return self.busy_in_row >= BUSY_IN_ROW_MAX
+
+    def note_tokens(self) -> None:
+        """It works: the next pause is a first one."""
+        self.busy_in_row = 0
 
     def _count(self, now_ms: float, *, is_failure: bool) -> None:
         while self.buckets and self.buckets[0].began_ms <= now_ms - WINDOW_MS:

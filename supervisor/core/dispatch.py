@@ -6,7 +6,7 @@ step that returns the effect. The head of the queue is never passed by: a strict
 its set until it has one.
 """
 
-from supervisor.core import ejection, placement, policy, sessions, waiting
+from supervisor.core import ejection, placement, policy, runs, sessions, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CommitAttempt, StartRun
 from supervisor.core.replicas import Replica, ReplicaSet
@@ -58,6 +58,8 @@ def _start(state: State, replica: Replica, task: Task, now_ms: float) -> None:
     if is_alone:
         replica.exclusive_run = run_id
     ejection.note_begun(state, replica, run_id, now_ms)
+    if state.readerless.get(task.job_id) == runs.WHEN_IT_RUNS_AGAIN_MS:
+        runs.begin_grace(state, task, running, now_ms)
     plan = replica.plan
     state.agenda.add(now_ms + plan.wall_ms, Alarm.RUN_WALL, str(run_id))
     state.out.append(CommitAttempt(task.job_id, task.attempt))

@@ -2,7 +2,9 @@
 
 What counts: an engine error, garbage, a lost connection, a stall, a wall that passed without one token.
 What never counts: the caller's fault, a cancel, a drain, a wall that a long answer ran into, a re-run that differs (who
-knows which of the two workers was wrong), and an engine that says it is busy: that one is left alone for a moment.
+knows which of the two workers was wrong), and an engine that says it is busy: that one is left alone for a moment, then
+for longer ones. Only where it said so `BUSY_IN_ROW_MAX` times, gave no token in between and has no other run to be busy
+with does each further time count: a slot that it never frees is a fault.
 Connections that are lost together are one failure. The breaker itself decides when enough is enough.
 """
 
@@ -19,6 +21,7 @@ _OF_PROBE = {Signal.SUCCEEDED: Signal.PROBE_SUCCEEDED, Signal.FAILED: Signal.PRO
 
 def note_success(state: State, running: Running, now_ms: float) -> None:
     """A run was answered to its end."""
+    note_tokens(state, running)
     _judge(state, running, Signal.SUCCEEDED, now_ms, None)
 
 
@@ -48,12 +51,24 @@ def note_begun(state: State, replica: Replica, run_id: int, now_ms: float) -> No
 
 
 def note_busy(state: State, running: Running, now_ms: float) -> None:
-    """The engine refused a run because it has no room: back-pressure, and no fault."""
+    """The engine refused a run because it has no room: back-pressure, and no fault while it does other work."""
     replica = state.replicas[running.pool_id]
-    note_void(state, running, now_ms)
+    if replica.incarnation != running.incarnation:
+        note_void(state, running, now_ms)
+        return
+    state.agenda.add(replica.breaker.pause(now_ms), Alarm.BREAKER, replica.pool_id)
+    if replica.breaker.is_busy_for_ever and len(replica.runs) == 1:
+        _judge(state, running, Signal.FAILED, now_ms, "It is busy, and does nothing.")
+    else:
+        note_void(state, running, now_ms)
+    touch(state, replica)
+
+
+def note_tokens(state: State, running: Running) -> None:
+    """A run gave tokens: its engine works, however often it was busy."""
+    replica = state.replicas[running.pool_id]
     if replica.incarnation == running.incarnation:
-        state.agenda.add(replica.breaker.pause(now_ms), Alarm.BREAKER, replica.pool_id)
-        touch(state, replica)
+        replica.breaker.note_tokens()
 
 
 def note_due(state: State, replica: Replica, now_ms: float) -> None:

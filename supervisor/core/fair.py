@@ -10,7 +10,8 @@ pay for its first task is known when that task becomes its first; a heap gives t
 O(log n) for any number of tasks and tenants. Decides nothing between classes.
 
 1. A task that lost its worker goes before all others, and is not paid for again.
-2. A tenant that begins to wait comes after all others of the present round, with no credit from before.
+2. A tenant that begins to wait comes after all others of the present round, with no credit from before. If it went in
+   this round already, it comes in the next: or a few that always come back would keep the round from ending.
 3. Where a tenant's first task leaves without having gone, its credit is cut to what the next one costs.
 """
 
@@ -65,7 +66,10 @@ def round_of(tokens: int, base: int, quantum: int) -> int:
 
 
 class FairLane:
-    """One class of a waitlist. `_round` and `_turn` say where the robin stands: in which round, at whose place."""
+    """One class of a waitlist. `_round` and `_turn` say where the robin stands: in which round, at whose place.
+
+    `_went` are the tenants that have paid for a task in this round.
+    """
 
     __slots__ = (
         "_heap",
@@ -77,6 +81,7 @@ class FairLane:
         "_tasks",
         "_turn",
         "_weight_of",
+        "_went",
         "expected_tokens",
         "size_bytes",
     )
@@ -89,6 +94,7 @@ class FairLane:
         self._heap: list[tuple[int, int, str]] = []
         self._sums = RoundSums()
         self._round, self._turn, self._next_seq = 0, 0, 0
+        self._went: set[str] = set()
         self.size_bytes = 0
         self.expected_tokens = 0
 
@@ -131,7 +137,7 @@ class FairLane:
         """There is no room for the head: whoever begins to wait now comes after it."""
         share = self._next()
         if share is not None and not self._returned:
-            self._round, self._turn = share.due, share.seq
+            self._stand_at(share.due, share.seq)
 
     def take(self, task: Task) -> None:
         """Remove the head for dispatch; its tenant pays for it."""
@@ -139,7 +145,8 @@ class FairLane:
         if self._returned.pop(task.job_id, None) is not None:
             return
         share = self._shares[task.tenant]
-        self._round, self._turn = share.due, share.seq
+        self._stand_at(share.due, share.seq)
+        self._went.add(share.tenant)
         drained = share.drained
         self._sums.add(drained, share.sums(), -1)
         share.base -= cost_of(task)
@@ -173,20 +180,27 @@ class FairLane:
 
     # Turns
 
+    def _stand_at(self, number: int, seq: int) -> None:
+        if number != self._round:
+            self._went.clear()
+        self._round, self._turn = number, seq
+
     def _new_share(self, tenant: str) -> _Share:
         if not self._shares:
             self._round, self._turn = 0, 0
+            self._went.clear()
             self._heap.clear()
         self._next_seq += 1
         quantum = self._quantum_of(tenant)
-        return _Share(tenant, quantum, self._next_seq, self._first_base(quantum), FifoLane())
+        return _Share(tenant, quantum, self._next_seq, self._first_base(tenant, quantum), FifoLane())
 
     def _quantum_of(self, tenant: str) -> int:
         return QUANTUM_TOKENS * self._weight_of(tenant)
 
-    def _first_base(self, quantum: int) -> int:
-        """So that the credit of the present round is the first grant, and nothing more."""
-        return quantum * (1 - self._round)
+    def _first_base(self, tenant: str, quantum: int) -> int:
+        """So that the credit of its first round, the present or the next one, is the first grant, and nothing more."""
+        first = self._round + 1 if tenant in self._went else self._round
+        return quantum * (1 - first)
 
     def _settle(self, share: _Share, visit: int | None) -> None:
         """A task of this tenant left; where others wait on, the new first one goes not before round `visit`."""
@@ -245,7 +259,7 @@ class FairLane:
         share = self._shares.get(newcomer.tenant)
         if share is None:
             quantum = self._quantum_of(newcomer.tenant)
-            until = round_of(cost_of(newcomer), self._first_base(quantum), quantum)
+            until = round_of(cost_of(newcomer), self._first_base(newcomer.tenant, quantum), quantum)
         else:
             until = share.round_of(share.lane.expected_tokens + cost_of(newcomer))
         found = self._sums.ahead(max(until, self._round))

@@ -73,6 +73,10 @@ class Forecast(Struct):
         work_ms = tokens_ahead * self.ms_per_token + self.left_ms(in_service, now_ms)
         return round(max(work_ms / slots - self.service_ms * (slots - 1) / (2 * slots), 0.0))
 
+    def alone_in_ms(self, in_service: InService, now_ms: float) -> int:
+        """Milliseconds until a worker is empty, at least: the mean of what is left of the running tasks."""
+        return round(self.left_ms(in_service, now_ms) / max(in_service.count, 1))
+
     def place_ms(self, tasks: int, tokens: int, slots: int) -> float | None:
         """Milliseconds between two places that come free, given the tasks that wait and their expected tokens."""
         if not self.is_known or not slots:

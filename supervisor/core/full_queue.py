@@ -3,11 +3,13 @@
 Room counts what waits, what is being written, and the places that are kept for promises. A task whose promise is due
 may take any real room; a newcomer only what is left beside the kept places. Places are kept where the answer to a
 newcomer would be 429: a queue that drops its oldest for a newcomer (drop-lru) keeps none, and no queue does while a
-slot is free and nothing waits.
+slot is free and nothing waits. Nobody is dropped to keep a place, and a task that is refused for its deadline is
+promised none: it might never fit.
 """
 
 from math import ceil
 
+from supervisor.core import placement
 from supervisor.core.promises import SPACING, Kept
 from supervisor.core.replicas import ReplicaSet
 from supervisor.core.tasks import Task
@@ -20,14 +22,26 @@ RETRY_AGAIN_MS = 250
 """The shortest hint where a promise was not kept: its place is still the next."""
 DEADLINE_SHARE = 0.8
 """A task that would start too late is told to come back when it would wait this share of its deadline."""
+KEPT_BYTES_SHARE = 0.5
+"""Of the queue's bytes are kept for promises at most: a few large tasks never keep out all small ones."""
 
 _NONE = Kept()
 
 
 def bound_hit(task: Task, home: ReplicaSet, now_ms: float) -> Reason | None:
-    """Which bound stands against the task; None where it fits."""
-    kept, shown = _kept_from(task, home, now_ms), home.promises.shown
-    size_bytes = home.waiting.size_bytes + home.reserved_bytes + kept.size_bytes * shown
+    """Which bound stands against the task, kept places included; None where it fits."""
+    return _bound_hit(task, home, _kept_from(task, home, now_ms))
+
+
+def has_real_room(task: Task, home: ReplicaSet) -> bool:
+    """Whether the task would fit if no place were kept."""
+    return _bound_hit(task, home, _NONE) is None
+
+
+def _bound_hit(task: Task, home: ReplicaSet, kept: Kept) -> Reason | None:
+    shown = home.promises.shown
+    kept_bytes = min(kept.size_bytes * shown, home.bytes_max * KEPT_BYTES_SHARE)
+    size_bytes = home.waiting.size_bytes + home.reserved_bytes + kept_bytes
     if size_bytes + task.size_bytes > home.bytes_max:
         return Reason.QUEUE_BYTES
     total = home.occupied_total + round(kept.total * shown)
@@ -49,26 +63,31 @@ def too_late_ms(task: Task, home: ReplicaSet, predicted_ms: int | None, now_ms: 
     return start_ms - DEADLINE_SHARE * left_ms if start_ms > left_ms else None
 
 
-def retry_in_ms(task: Task, home: ReplicaSet, reason: Reason, now_ms: float, late_ms: float = 0.0) -> int:
+def retry_late_ms(late_ms: float) -> int:
+    """When a task that would start too late should come back, if nobody comes before it. Promises nothing."""
+    return max(ceil(late_ms), RETRY_FULL_MS)
+
+
+def retry_in_ms(task: Task, home: ReplicaSet, reason: Reason, now_ms: float) -> int:
     """When a refused task should come back: the time of its promised place, or an estimate where none is promised."""
     place_ms = _place_ms(home, task.priority)
     if place_ms is None or not _keeps_places(home):
-        wait_ms = max(home.forecast.ms_per_token * task.expected_tokens / max(home.slots_serving, 1), late_ms)
+        wait_ms = home.forecast.ms_per_token * task.expected_tokens / max(home.slots_serving, 1)
         return max(ceil(wait_ms), RETRY_FULL_MS)
     if reason is Reason.QUEUE_BYTES:
         place_ms *= max(task.size_bytes * len(home.waiting) / max(home.waiting.size_bytes, 1), 1.0)
-    return max(ceil(_due_ms(task, home, place_ms, now_ms, late_ms) - now_ms), 1)
+    return max(ceil(_due_ms(task, home, place_ms, now_ms) - now_ms), 1)
 
 
-def _due_ms(task: Task, home: ReplicaSet, place_ms: float, now_ms: float, late_ms: float) -> float:
+def _due_ms(task: Task, home: ReplicaSet, place_ms: float, now_ms: float) -> float:
     key, promises = (task.tenant, task.task_id), home.promises
     promise = promises.find(key)
     if promise is None:
-        first_ms = now_ms + max(place_ms * SPACING, late_ms, RETRY_FULL_MS)
+        first_ms = now_ms + max(place_ms * SPACING, RETRY_FULL_MS)
         return promises.give(key, task.priority, task.size_bytes, now_ms, first_ms, place_ms)
     if promise.due_ms > now_ms:
         return promise.due_ms
-    return promises.give_again(key, now_ms + max(late_ms, RETRY_AGAIN_MS), place_ms)
+    return promises.give_again(key, now_ms, now_ms + RETRY_AGAIN_MS, place_ms)
 
 
 def _keeps_places(home: ReplicaSet) -> bool:
@@ -82,7 +101,7 @@ def _kept_from(task: Task, home: ReplicaSet, now_ms: float) -> Kept:
         return _NONE
     promise = home.promises.find((task.tenant, task.task_id))
     is_due = promise is not None and promise.is_near
-    is_idle = not home.occupied_total and home.has_free_slot
+    is_idle = not home.occupied_total and placement.has_slot(task, home)
     return _NONE if is_due or is_idle or not _keeps_places(home) else home.promises.kept
 
 

@@ -1,6 +1,6 @@
 """From the submitted task to the waitlist: admission, the durable record, the answer, the cancel."""
 
-from supervisor.core import endings, waiting
+from supervisor.core import endings, return_home, waiting
 from supervisor.core.admission import Admitted, MustCount, admit
 from supervisor.core.effects import (
     AbortRun,
@@ -14,7 +14,6 @@ from supervisor.core.events import AcceptsCommitted, AcceptsFailed, CancelReques
 from supervisor.core.full_queue import RETRY_FULL_MS
 from supervisor.core.quotas import memory_of
 from supervisor.core.refusals import Refused
-from supervisor.core.replicas import ReplicaSet
 from supervisor.core.state import State
 from supervisor.core.tasks import (
     Aborting,
@@ -69,6 +68,7 @@ def _accept(state: State, task: Task, admitted: Admitted) -> None:
     home = admitted.home
     task.phase = Accepting()
     task.set_id = home.set_id
+    task.set_kind = home.kind
     task.queue_position = admitted.queue_position
     task.predicted_start_ms = admitted.predicted_start_ms
     task.bucket = 0
@@ -180,7 +180,7 @@ def restore(state: State, event: TasksRestored, now_ms: float) -> None:
     1. A task that no pool serves any more ends.
     2. One that lost `daemons_lost_max` daemons ends: a poison task must not take them down for ever.
     3. A best-effort one ends as WORKER_RESET if it may have delivered tokens: no re-run can repeat them.
-    4. All others wait; a strict one goes on behind the tokens that it delivered.
+    4. All others wait in the set that `return_home` says; a strict one goes on behind the tokens that it delivered.
     """
     for task, log_bytes in event.finished:
         assert isinstance(task.phase, Ended)
@@ -195,18 +195,12 @@ def restore(state: State, event: TasksRestored, now_ms: float) -> None:
     endings.expire(state, now_ms)
 
 
-def _still_serves(home: ReplicaSet, task: Task) -> bool:
-    """The config may have changed since the task was accepted."""
-    does = home.members and task.workload in home.members[0].plan.workloads
-    return bool(does) and (home.key.ctx is None or task.ctx <= home.key.ctx)
-
-
 def _restore_unfinished(state: State, task: Task, now_ms: float, *, is_silent: bool) -> None:
-    homes = state.routes.get((task.engine, task.model_ref), ())
-    fitting = [home for home in homes if _still_serves(home, task)]
-    task.memory_bytes = memory_of(task, fitting[0]) if fitting else 0
+    home = return_home.choose(state, task, now_ms)
+    task.bucket = 0
+    task.memory_bytes = 0 if home is None else memory_of(task, home)
     state.quotas.hold(task)
-    if not fitting:  # 1
+    if home is None:  # 1
         message = "No pool serves this model any more."
         endings.fail(state, task, Code.POOL_UNAVAILABLE, Reason.MODEL, message, 10_000)
     elif task.daemons_lost >= state.host.daemons_lost_max:  # 2
@@ -223,5 +217,6 @@ def _restore_unfinished(state: State, task: Task, now_ms: float, *, is_silent: b
         endings.fail(state, task, Code.WORKER_RESET, Reason.SHUTDOWN, message, 1_000)
     else:  # 4
         task.attempts_before = task.attempt
-        task.set_id = fitting[0].set_id
+        task.set_id = home.set_id
+        task.set_kind = home.kind
         waiting.enter(state, task, now_ms)

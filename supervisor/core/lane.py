@@ -1,7 +1,7 @@
 """Waiting tasks in order of arrival, with their weight and their rank: one class of a waitlist, or one tenant's part.
 
-Push, pop, cancel, oldest and newest are O(1); `rank` is O(n / 512); `push_front` is O(n), and rare. Decides no order
-between classes or tenants.
+Push (at either end), pop, cancel, oldest and newest are O(1); `rank` is O(n / 512). Decides no order between classes or
+tenants.
 """
 
 from collections import OrderedDict, deque
@@ -95,19 +95,29 @@ class FifoLane:
         while self._base + len(self._blocks) <= block:
             self._blocks.append(0)
         self._blocks[-1] |= 1 << bit
-        task.arrival = self._next
+        self._note(task, self._next)
         self._next += 1
-        self._tasks[task.job_id] = task
-        self.size_bytes += task.size_bytes
-        self.expected_tokens += task.expected_tokens
 
     def push_front(self, task: Task) -> None:
         """Put a task before all others: one that was dispatched already and lost its worker."""
-        rest = list(self._tasks.values())
-        self._tasks.clear()
-        self.size_bytes = self.expected_tokens = 0
-        for each in (task, *rest):
-            self.push(each)
+        first = self.head()
+        if first is None:
+            self.push(task)
+            return
+        arrival = first.arrival - 1  # free: nobody is before the head; below 0 it goes on downwards
+        block, bit = divmod(arrival, _BLOCK)
+        if block < self._base:
+            self._blocks.appendleft(0)
+            self._base = block
+        self._blocks[0] |= 1 << bit
+        self._note(task, arrival)
+        self._tasks.move_to_end(task.job_id, last=False)
+
+    def _note(self, task: Task, arrival: int) -> None:
+        task.arrival = arrival
+        self._tasks[task.job_id] = task
+        self.size_bytes += task.size_bytes
+        self.expected_tokens += task.expected_tokens
 
     def head(self) -> Task | None:
         """The task that came first."""

@@ -30,6 +30,11 @@ def can_take(task: Task, replica: Replica) -> bool:
     return replica.load < replica.slots  # 2
 
 
+def has_slot(task: Task, home: ReplicaSet) -> bool:
+    """Whether some member would take this task now."""
+    return home.by_load.first(lambda replica: can_take(task, replica)) is not None
+
+
 def choose(task: Task, home: ReplicaSet, warm: Replica | None) -> Replica | None:
     """The replica that takes the task; None while it has to wait. `warm` is that of its session, serving or not."""
     least = home.by_load.first(lambda replica: can_take(task, replica))  # 1, 5

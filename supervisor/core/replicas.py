@@ -166,15 +166,12 @@ class Replica(Struct, kw_only=True):
         return self.phase not in (Phase.UNPLACED, Phase.BROKEN, Phase.OFF) and self.wanted is Wanted.SERVE
 
 
-def _has_room(replica: Replica) -> bool:
-    return replica.breaker.is_taking and replica.load < replica.slots
-
-
 class ReplicaSet(Struct):
     """The replicas of one key, and the tasks that wait for one of their slots.
 
-    `reserved` is room for tasks whose record is being written. What the members offer together (`serving`, slots,
-    bounds in tasks and bytes) is kept beside them, so that a task costs the same whether 1 or 64 replicas serve.
+    `kind` names the set in which its members form: it is the same for all versions of their engine, and in the next
+    daemon. `reserved` is room for tasks whose record is being written. What the members offer together (`serving`,
+    slots, bounds in tasks and bytes) is kept beside them, so that a task costs the same whether 1 or 64 replicas serve.
     """
 
     key: SetKey
@@ -194,6 +191,10 @@ class ReplicaSet(Struct):
     capacity_total: int = 0
     bytes_max: int = 0
     ctx_per_slot: int = 0
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        self.kind = self.key.forming.set_id
 
     def recount(self) -> None:
         """Take over what members offer; called whenever a member joins, leaves, or begins or ends to serve."""
@@ -230,11 +231,6 @@ class ReplicaSet(Struct):
     def can_serve(self) -> bool:
         """Whether some member serves and is not ejected by its breaker."""
         return not all(member.breaker.is_ejecting for member in self.serving)
-
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether some member would take an ordinary task now."""
-        return self.by_load.first(_has_room) is not None
 
     @property
     def occupied_total(self) -> int:

@@ -7,6 +7,8 @@ refused because it was busy is none of these attempts, nor is one that never rea
 head, until its deadline.
 """
 
+from math import inf
+
 from supervisor.core import ejection, endings, sessions, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import AbortRun, ConfirmSlotIdle
@@ -28,12 +30,15 @@ from supervisor.wire.codes import Code, FinishReason, Reason
 
 SLOT_IDLE_WITHIN_MS = 5_000
 RETRY_RESET_MS = 1_000
+WHEN_IT_RUNS_AGAIN_MS = inf
+"""When a grace ends that passed while its task had no run."""
 
 
-def end_run(state: State, running: Running, *, is_slot_proven_free: bool, kv_tokens: int = 0) -> None:
+def end_run(state: State, running: Running, *, is_slot_proven_free: bool, kv_tokens: int | None = 0) -> None:
     """A run is over: give its slot back, or first see that the engine has stopped working on it.
 
-    A worker that is being stopped takes its slots with it. `kv_tokens` of KV are left in it that its session can use.
+    A worker that is being stopped takes its slots with it. `kv_tokens` of KV are left in it that its session can use;
+    None: those that lay there before, for the engine refused the run.
     """
     task = state.tasks[state.runs.pop(running.run_id)]
     state.sets[task.set_id].in_service.end(task.expected_tokens, running.started_ms)
@@ -43,7 +48,8 @@ def end_run(state: State, running: Running, *, is_slot_proven_free: bool, kv_tok
         return  # its process is gone, and the slot with it
     if replica.exclusive_run == running.run_id:
         replica.exclusive_run = None
-    sessions.end_turn(state, replica, running.run_id, kv_tokens)
+    if kv_tokens is not None:
+        sessions.end_turn(state, replica, running.run_id, kv_tokens)
     if not is_slot_proven_free and replica.phase is Phase.READY:
         replica.freeing.add(running.run_id)
         state.out.append(ConfirmSlotIdle(replica.pool_id, replica.incarnation, running.run_id, SLOT_IDLE_WITHIN_MS))
@@ -85,7 +91,9 @@ def note_failed(state: State, event: RunFailed, now_ms: float) -> None:
         return
     task, running = found
     _judge_failure(state, task, running, event, now_ms)
-    end_run(state, running, is_slot_proven_free=event.is_client_fault)
+    if event.is_busy:
+        sessions.take_back_turn(state, task)
+    end_run(state, running, is_slot_proven_free=event.is_client_fault, kv_tokens=None if event.is_busy else 0)
     task.emitted = max(task.emitted, event.emitted)
     if event.is_worker_lost:
         _doubt(state, running)
@@ -108,6 +116,8 @@ def _judge_failure(state: State, task: Task, running: Running, event: RunFailed,
     """What a failed run says of its worker. Connections that break together are one failure of it."""
     is_cancelled = isinstance(task.phase, Aborting) and _is_decided(task.phase)
     is_known = event.is_worker_lost and bool(state.replicas[running.pool_id].doubts)
+    if event.emitted > task.emitted:
+        ejection.note_tokens(state, running)
     if event.is_busy:
         ejection.note_busy(state, running, now_ms)
     elif is_cancelled or is_known or event.is_client_fault or event.reason == Reason.DETERMINISM:
@@ -119,6 +129,8 @@ def _judge_failure(state: State, task: Task, running: Running, event: RunFailed,
 def _judge_abort(state: State, aborting: Aborting, event: RunAborted, now_ms: float) -> None:
     """What an aborted run says of its worker: a stall is its fault, and so is a wall reached without one token."""
     running, error = aborting.running, aborting.error
+    if event.tokens_out:
+        ejection.note_tokens(state, running)
     is_silent = error is not None and error.reason is Reason.WALL and not event.tokens_out
     if error is not None and (error.reason is Reason.STALLED or is_silent):
         ejection.note_failure(state, running, error.message, now_ms)
@@ -238,12 +250,18 @@ def note_slots_idle(state: State, replica: Replica, event: SlotsSeenIdle) -> Non
 def note_readers_left(state: State, event: ReadersLeft, now_ms: float) -> None:
     """A running task that nobody reads any more is cancelled after the grace; a waiting one never is."""
     task = state.tasks.get(event.job_id)
-    if task is None or not isinstance(task.phase, Running):
-        return
-    grace_ms = state.replicas[task.phase.pool_id].plan.disconnect_grace_ms
+    if task is not None and isinstance(task.phase, Running):
+        begin_grace(state, task, task.phase, now_ms)
+
+
+def begin_grace(state: State, task: Task, running: Running, now_ms: float) -> None:
+    """Nobody reads a running task: how long it may go on so is its pool's to say."""
+    grace_ms = state.replicas[running.pool_id].plan.disconnect_grace_ms
     if grace_ms >= 0:
         state.readerless[task.job_id] = now_ms + grace_ms
         state.agenda.add(now_ms + grace_ms, Alarm.READERS_GONE, task.job_id)
+    else:
+        state.readerless.pop(task.job_id, None)
 
 
 def note_readers_came(state: State, event: ReadersCame) -> None:
@@ -252,12 +270,16 @@ def note_readers_came(state: State, event: ReadersCame) -> None:
 
 
 def note_grace_over(state: State, job_id: str, now_ms: float) -> None:
-    """The grace of a stream without readers is over, if it is still without them."""
+    """The grace of a stream without readers is over, if it is still without them.
+
+    One that lost its worker meanwhile waits for its re-run, which gets a grace of its own: see `begin_grace`.
+    """
     due_ms = state.readerless.get(job_id)
     if due_ms is None or due_ms > now_ms:
         return
-    del state.readerless[job_id]
     task = state.tasks[job_id]
+    state.readerless[job_id] = WHEN_IT_RUNS_AGAIN_MS
     if isinstance(task.phase, Running):
+        del state.readerless[job_id]
         task.phase = Aborting(task.phase, FinishReason.CANCELED, None)
         state.out.append(AbortRun(task.phase.running.run_id))

@@ -16,12 +16,14 @@ class Seat(Struct, frozen=True, gc=False):
 class Session(Struct, kw_only=True):
     """One conversation of one tenant (ORCH-3021). `expires_ms` is monotonic; `turns` counts those that began.
 
+    `life` is a number that no other session has, nor the same one in another life.
     `run_id` is the turn that is under way in the seat. `tokens` is what the KV holds, as far as the engine said so; 0
     while there is none. A session that its caller deleted is remembered as such.
     """
 
     key: SessionKey
     expires_ms: float
+    life: int
     turns: int = 0
     seat: Seat | None = None
     run_id: int | None = None

@@ -70,7 +70,8 @@ def take_slot(state: State, task: Task, replica: Replica, run_id: int, now_ms: f
 
 def _begin_turn(state: State, task: Task, replica: Replica, run_id: int, now_ms: float) -> Place:
     session = _touched(state, task, now_ms)
-    if task.attempt == 1 or not session.turns:  # a turn that is run again is not another turn
+    if task.session_life != session.life:  # a turn that is run again in the same life is not another turn
+        task.session_life = session.life
         session.turns += 1
     seat = session.seat
     is_warm = session.is_warm and seat is not None and seat.pool_id == replica.pool_id
@@ -96,7 +97,9 @@ def _touched(state: State, task: Task, now_ms: float) -> Session:
         _remove(state, session)
     if len(state.sessions) >= state.host.sessions_max:
         _remove(state, next(iter(state.sessions.values())))
-    session = state.sessions[key] = Session(key=key, expires_ms=now_ms + state.host.session_ttl_ms)
+    session = Session(key=key, expires_ms=now_ms + state.host.session_ttl_ms, life=state.next_life)
+    state.sessions[key] = session
+    state.next_life += 1
     state.agenda.add(session.expires_ms, Alarm.SESSION_END, name_of(key))
     return session
 
@@ -107,6 +110,15 @@ def end_turn(state: State, replica: Replica, run_id: int, tokens: int) -> None:
     session = None if key is None else state.sessions.get(key)
     if session is not None and session.run_id == run_id:
         session.tokens = tokens
+
+
+def take_back_turn(state: State, task: Task) -> None:
+    """The engine refused a run before it touched its slot: no turn began, and the KV that lay there still does."""
+    session = None if task.session is None else state.sessions.get((task.tenant, task.session))
+    is_first_try = task.attempt - task.turned_away == 1  # else an earlier run was that turn
+    if session is not None and session.life == task.session_life and is_first_try:
+        session.turns -= 1
+        task.session_life = 0
 
 
 def free_slot(state: State, replica: Replica, run_id: int) -> None:

@@ -20,11 +20,16 @@ class Split(Struct, frozen=True):
 
 def narrow(homes: tuple[ReplicaSet, ...], split: Split | None, bucket: int) -> tuple[ReplicaSet, ...]:
     """The sets on the side of this bucket; all of them where nothing is split, or that side does not serve now."""
+    side = side_of(homes, split, bucket)
+    return side if split is None or any(home.can_serve for home in side) else homes
+
+
+def side_of(homes: tuple[ReplicaSet, ...], split: Split | None, bucket: int) -> tuple[ReplicaSet, ...]:
+    """The sets on the side of this bucket, whether they serve now or not; all of them where nothing is split."""
     if split is None:
         return homes
     is_wanted = bucket < split.canary_buckets
-    side = tuple(home for home in homes if _is_canary(home, split) is is_wanted)
-    return side if any(home.can_serve for home in side) else homes
+    return tuple(home for home in homes if _is_canary(home, split) is is_wanted)
 
 
 def _is_canary(home: ReplicaSet, split: Split) -> bool:

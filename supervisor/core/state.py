@@ -34,7 +34,8 @@ class State(Struct, kw_only=True):
     `tasks` holds all known tasks by job id, finished ones included; `by_task` finds them by tenant and task id.
     `routes` gives the sets that serve a model under one of its names. `runs` maps run ids to job ids. `counting` holds
     submitted tasks whose prompt is being tokenized. `readerless` says when a running task without readers is to be
-    cancelled. `sessions` are in the order of their last turn. `writes_pending` counts records on their way to the disk.
+    cancelled; never, while one whose grace is over waits for its re-run. `sessions` are in the order of their last
+    turn. `writes_pending` counts records on their way to the disk.
     `ended` and `logs` are in order of their end (values: when, and bytes of the kept stream). `dirty` names the sets in
     which something may have become movable.
     `out` gathers the effects of the event being handled. `policy` is the plugin that is asked, if there is one.
@@ -65,6 +66,7 @@ class State(Struct, kw_only=True):
     counts: Counts = field(default_factory=Counts)
     next_run: int = 1
     next_incarnation: int = 1
+    next_life: int = 1
     gpu_cause: str | None = None
     is_journal_writable: bool = True
     journal_cause: str | None = None
@@ -162,16 +164,25 @@ def note_load(state: State, replica: Replica) -> None:
 
 
 def move_waiting(state: State, source: ReplicaSet, target: ReplicaSet) -> None:
-    """Move every waiting task of one set to the end of another, in order; those whose record is being written too."""
+    """Move every waiting task of one set to another, in order; those whose record is being written too.
+
+    What lost its worker stays before all others, and the rest goes to the end.
+    """
     for job_id in state.accept_tickets:
         task = state.tasks[job_id]
         if task.set_id == source.set_id:
             source.release(task)
             target.reserve(task)
             task.set_id = target.set_id
+    returned = source.waiting.returned()
     moving = list(source.waiting)
     source.waiting = source.waiting.emptied()
     for task in moving:
         task.set_id = target.set_id
-        target.waiting.push(task)
+    for task in reversed(returned):
+        target.waiting.push_front(task)
+    at_front = {task.job_id for task in returned}
+    for task in moving:
+        if task.job_id not in at_front:
+            target.waiting.push(task)
     state.dirty.add(target.set_id)

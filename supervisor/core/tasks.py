@@ -81,7 +81,8 @@ class Task(Struct, kw_only=True, gc=False):
     `prompt_bytes` bounds the number of prompt tokens (at most bytes + 8). `client_id` names the key that submitted it,
     `session` is the caller's session where its KV is to be reused, else None. `memory_bytes` is what the task holds of
     its tenant's quota (KV and scratch). `bucket` says on which side of a split alias its session is; only until the
-    task is admitted.
+    task is admitted or restored. `set_kind` names the kind of set that it was admitted to, "" where that is not known.
+    `session_life` is the life of its session in which it is counted as a turn, 0 for none.
     """
 
     job_id: str
@@ -119,6 +120,8 @@ class Task(Struct, kw_only=True, gc=False):
     session: bytes | None = None
     memory_bytes: int = 0
     bucket: int = 0
+    set_kind: str = ""
+    session_life: int = 0
     turned_away: int = 0
     """Runs that the engine refused because it was busy, or never heard of: they are no attempts of the task's."""
 

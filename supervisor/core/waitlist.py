@@ -5,11 +5,16 @@ each tenant in turn. Between the classes (ORCH-3004, ORCH-3051): interactive goe
 `BATCH_EVERY` dispatches while it waits, and one at once when its head is older than `BATCH_AGE_MS_MAX` and so is its
 last dispatch: a long backlog of batch is all old, and must not go before interactive tasks as a whole. A head that was
 found to have no room keeps its turn: time alone never changes who goes next. The turn is that head's own: where it
-leaves without having gone, the rules are asked again.
+leaves without having gone, the rules are asked again. A batch task that comes back to the front
+brings back the turn of its class that it used, unless another one went since; not twice in a row, or a task that every
+worker refuses would keep interactive tasks from going.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from math import inf
+
+from msgspec import Struct
 
 from supervisor.core.fair import FairLane
 from supervisor.core.lane import Ahead, FifoLane, Lane
@@ -20,14 +25,36 @@ BATCH_EVERY = 9
 BATCH_AGE_MS_MAX = 30_000
 
 
+class _Turn(Struct, frozen=True):
+    """The last dispatch of batch, and what stood to the credit of its class before."""
+
+    job_id: str
+    since_batch: int
+    batch_ms: float
+
+
 def _weigh_alike(_: str) -> int:
     return 1
+
+
+def _was_dispatched(task: Task) -> bool:
+    return task.attempt > 0
 
 
 class Waitlist:
     """The waiting tasks of one replica set. `weight_of` gives a tenant's share where tenants take turns."""
 
-    __slots__ = ("_batch", "_batch_ms", "_held", "_interactive", "_order", "_since_batch", "_weight_of")
+    __slots__ = (
+        "_batch",
+        "_batch_ms",
+        "_given_back",
+        "_held",
+        "_interactive",
+        "_last_turn",
+        "_order",
+        "_since_batch",
+        "_weight_of",
+    )
 
     def __init__(self, order: QueueOrder = QueueOrder.FIFO, weight_of: Callable[[str], int] = _weigh_alike) -> None:
         self._order, self._weight_of = order, weight_of
@@ -35,6 +62,8 @@ class Waitlist:
         self._batch = self._new_lane()
         self._since_batch = 0
         self._batch_ms = -inf
+        self._last_turn: _Turn | None = None
+        self._given_back: str | None = None
         self._held: Priority | None = None
 
     def _new_lane(self) -> Lane:
@@ -76,8 +105,17 @@ class Waitlist:
         self._lane(task.priority).push(task)
 
     def push_front(self, task: Task) -> None:
-        """Give a task that lost its worker its place back: the head of its class. Rare; O(n) in FIFO order."""
+        """Give a task that lost its worker its place back, the head of its class, and batch the turn it did not use."""
         self._lane(task.priority).push_front(task)
+        turn = self._last_turn
+        if turn is not None and turn.job_id == task.job_id:
+            self._since_batch += turn.since_batch
+            self._batch_ms = turn.batch_ms
+            self._last_turn, self._given_back = None, task.job_id
+
+    def returned(self) -> list[Task]:
+        """Those at the front of their class that were dispatched before, in order."""
+        return [task for lane in (self._interactive, self._batch) for task in takewhile(_was_dispatched, lane)]
 
     def remove(self, task: Task) -> None:
         """Take out a waiting task, wherever it stands."""
@@ -110,6 +148,9 @@ class Waitlist:
         """Remove the head for dispatch, and count it for the floor of batch."""
         self._held = None
         if task.priority is Priority.BATCH:
+            is_again = self._given_back == task.job_id
+            self._last_turn = None if is_again else _Turn(task.job_id, self._since_batch, self._batch_ms)
+            self._given_back = None
             self._batch_ms = now_ms
         if task.priority is Priority.BATCH or not len(self._batch):
             self._since_batch = 0

@@ -96,6 +96,7 @@ class Gate:
         self._keys = keys
         self._now_s = now_s
         self._failures = AuthFailures()
+        self._denials = AuthFailures()
 
     @property
     def needs_key(self) -> bool:
@@ -109,6 +110,13 @@ class Gate:
         secret = presented_key(headers)
         found = KeyRejected(secret) if isinstance(secret, KeyFault) else self._keys.find(secret)
         return found if isinstance(found, Caller) else self._turn_away(found, address)
+
+    def note_denied(self, caller: Caller, address: str, action: str, correlation_id: str) -> None:
+        """A known caller was refused. Each may cause as many lines of the log as a stranger may."""
+        if self._denials.is_over(caller.client_id or address, self._now_s()):
+            self.audit.note_denied_again()
+        else:
+            self.audit.note_denied(caller, address, action, correlation_id)
 
     def _turn_away(self, rejected: KeyRejected, address: str) -> Refused:
         if self._failures.is_over(address, self._now_s()):

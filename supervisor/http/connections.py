@@ -1,6 +1,6 @@
 """The connections of one listener, bounded: the oldest one without a request in progress makes room for a newcomer.
 
-Where all are busy the newcomer is refused.
+Where all are busy the newcomer is refused. Over TLS, one in its handshake counts too, and is the first to make room.
 """
 
 import asyncio
@@ -27,19 +27,49 @@ class Connections(web.Server):
         super().__init__(handler)
         self._limits = limits
         self._connections_max = connections_max
+        self._handshakes: dict[RequestHandler, Callable[[], None]] = {}
 
     def __call__(self) -> Connection:
         """A protocol for a new connection."""
         return Connection(self, self._limits, self._loop)
 
+    @property
+    def count(self) -> int:
+        """Connections that are open now, with those in their handshake."""
+        return len(self._connections) + len(self._handshakes)
+
+    def begin(self, newcomer: Connection, hang_up: Callable[[], None]) -> None:
+        """Count a connection whose handshake begins, and make room for it. `hang_up` ends the handshake.
+
+        Where all others are busy it goes on: its client is told so once it can read it.
+        """
+        oldest = next(iter(self._handshakes), None)
+        self._handshakes[newcomer] = hang_up
+        if self.count <= self._connections_max:
+            return
+        if oldest is not None:
+            self._handshakes.pop(oldest)()
+        else:
+            self._close_oldest_idle(newcomer)
+
+    def settle(self, newcomer: RequestHandler) -> None:
+        """The handshake is over, however it ended."""
+        self._handshakes.pop(newcomer, None)
+
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Count the newcomer, and make room for it or refuse it."""
+        self.settle(handler)
         super().connection_made(handler, transport)
         if len(self._connections) <= self._connections_max:
             return
-        others = (one for one in self._connections if isinstance(one, Connection) and one is not handler)
-        oldest = next((one for one in others if one.is_idle), None)
-        if oldest is not None:
-            oldest.force_close()
-        elif isinstance(handler, Connection):
+        if not self._close_oldest_idle(handler) and isinstance(handler, Connection):
             self._loop.call_soon(handler.refuse, _TOO_MANY)
+
+    def _close_oldest_idle(self, newcomer: RequestHandler) -> bool:
+        """Whether there was one."""
+        others = (one for one in self._connections if isinstance(one, Connection) and one is not newcomer)
+        oldest = next((one for one in others if one.is_idle), None)
+        if oldest is None:
+            return False
+        oldest.force_close()
+        return True

@@ -72,7 +72,7 @@ class Dispatcher:
             return translate.refuse(found, headers, correlation_id, extra)
         route, ident = found
         if (refused := lacks_scope(caller, route.scopes)) is not None:
-            self._edge.gate.audit.note_denied(caller, request.remote or "", _action(route), correlation_id)
+            self._edge.gate.note_denied(caller, request.remote or "", _action(route), correlation_id)
             return translate.refuse(refused, headers, correlation_id)
         response = await route.handler(Call(request, self._edge, headers, correlation_id, caller, ident))
         if route.is_audited:

@@ -33,7 +33,9 @@ class Limits:
     """A client that does not take `write_high_bytes - write_low_bytes` in this time is cut off."""
     write_high_bytes: int = 8 * KIB
     write_low_bytes: int = 2 * KIB
-    """Beyond what the kernel holds. Frames that wait here one by one cost ten times their bytes, those of a log do not."""
+    """Beyond what the kernel holds. Frames that wait here one by one cost ten times their bytes, in a log not."""
+    push_bytes_max: int = 64 * KIB
+    """A larger batch of frames is not pushed to its readers: each reads it, in pieces of `replay_bytes_max`."""
     replay_bytes_max: int = 16 * KIB
     """Written to one reader in one turn of the loop while it catches up."""
     send_buffer_bytes: int = 256 * KIB

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,6 +15,7 @@ from supervisor.http.limits import Limits
 from supervisor.http.routes import ROUTES, Route, Router, routes_on_tcp
 from supervisor.http.service import Service
 from supervisor.http.tls import Tls
+from supervisor.http.tls_listener import TlsListener
 from supervisor.http.unix_socket import ControlSocket, ListenError, claim
 from supervisor.runtime.audit import Audit
 
@@ -53,13 +53,13 @@ class HttpServer:
         self._tls = tls
         self._headers = {"Server": translate.SERVER} | ({SIMULATED: simulated} if simulated else {})
         self._edges: list[Edge] = []
-        self._listeners: list[tuple[asyncio.Server, Connections]] = []
+        self._listeners: list[tuple[asyncio.Server | TlsListener, Connections]] = []
         self._control: ControlSocket | None = None
 
     @property
     def connections(self) -> int:
         """Connections that are open now, on TCP and on the control socket."""
-        return sum(len(connections.connections) for _, connections in self._listeners)
+        return sum(connections.count for _, connections in self._listeners)
 
     async def start(self) -> None:
         """Listen. Raises `ListenError` with one sentence; nothing is left open then."""
@@ -103,23 +103,21 @@ class HttpServer:
             keyed = document
         edge = Edge(self._service, self._limits, self._gate, self._headers, document, keyed)
         connections = Connections(Dispatcher(edge, Router(routes), socket_gid), self._limits, most)
-        loop = asyncio.get_running_loop()
-        if socket_gid is None:
-            server = await loop.create_server(connections, sock=sock, backlog=TCP_BACKLOG, **self._tls_options())
-        else:
-            server = await loop.create_unix_server(connections, sock=sock)
+        server = await self._serve(sock, connections, is_tcp=socket_gid is None)
         self._edges.append(edge)
         self._listeners.append((server, connections))
 
-    def _tls_options(self) -> dict[str, Any]:
-        """A client that does not shake hands is as slow as one that sends no header block."""
+    async def _serve(
+        self, sock: socket.socket, connections: Connections, *, is_tcp: bool
+    ) -> asyncio.Server | TlsListener:
+        loop = asyncio.get_running_loop()
+        if not is_tcp:
+            return await loop.create_unix_server(connections, sock=sock)
         if self._tls is None:
-            return {}
-        return {
-            "ssl": self._tls.context,
-            "ssl_handshake_timeout": self._limits.header_s,
-            "ssl_shutdown_timeout": self._limits.write_stall_s,
-        }
+            return await loop.create_server(connections, sock=sock, backlog=TCP_BACKLOG)
+        listener = TlsListener(sock, connections, self._tls.context, self._limits)
+        listener.start(TCP_BACKLOG)
+        return listener
 
 
 def _bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:

@@ -53,6 +53,7 @@ class StreamReader:
         "_has_sent",
         "_is_ahead",
         "_is_chunked",
+        "_is_mid_frame",
         "_limits",
         "_log",
         "_timer",
@@ -70,6 +71,7 @@ class StreamReader:
         self._cursor = cursor
         self._is_chunked = is_chunked
         self._is_ahead = False
+        self._is_mid_frame = False
         self._has_sent = False
         self._ending: Ending | None = None
         self._woken = asyncio.Event()
@@ -79,6 +81,11 @@ class StreamReader:
         """Take frames that were just made (see `Reader`)."""
         if self._is_ahead:
             return self._skip()
+        if len(data) > self._limits.push_bytes_max:
+            # One copy for every reader that does not read: it lies in the log, and is fetched piece by piece.
+            self._cursor = self._log.seq_before
+            self._woken.set()
+            return False
         self._write(data)
         if self._connection.writing_paused:
             self._cursor = self._log.seq
@@ -109,8 +116,7 @@ class StreamReader:
                     await self._woken.wait()
                 else:
                     data, self._cursor = self._log.read(self._cursor, self._limits.replay_bytes_max)
-                    self._write(data)
-                    await asyncio.sleep(0)  # one piece per turn: a long replay must not hold up live streams
+                    await self._send(data, writer)
                 await writer.drain()
         finally:
             self._log.detach(self)
@@ -118,8 +124,19 @@ class StreamReader:
                 self._timer.cancel()
         if self._ending is Ending.COMPLETE and self._is_ahead:
             # Whoever resumes past the end has not seen how this run ended.
-            self._write(self._log.read(self._log.seq - 1)[0])
+            await self._send(self._log.read(self._log.seq - 1)[0], writer)
         return self._ending
+
+    async def _send(self, data: bytes, writer: AbstractStreamWriter) -> None:
+        """Write a piece per turn, as a long replay must not hold up live streams, and none into a full buffer."""
+        size = self._limits.replay_bytes_max
+        for start in range(0, len(data), size):
+            if start and self._ending in (Ending.LOST, Ending.SHUTDOWN):
+                return
+            self._is_mid_frame = start + size < len(data)
+            self._write(data[start : start + size])
+            await asyncio.sleep(0)
+            await writer.drain()
 
     def _skip(self) -> bool:
         """The client has frames up to `_cursor` from an earlier run of the task: those are not sent again."""
@@ -134,12 +151,15 @@ class StreamReader:
         self._woken.set()
 
     def _write(self, data: bytes) -> None:
+        if not data:
+            return  # a chunk of no bytes is the end of the body
         self._has_sent = True
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def _tick(self) -> None:
         """Twice per `comment_s`, so that no silence is longer than that."""
-        if self._timer is not None and not self._has_sent and not self._connection.writing_paused:
+        is_silent = self._timer is not None and not self._has_sent
+        if is_silent and not self._is_mid_frame and not self._connection.writing_paused:
             self._write(COMMENT)
         self._has_sent = False
         self._timer = self._connection.loop.call_later(self._limits.comment_s / 2, self._tick)

@@ -68,8 +68,5 @@ class Tls:
                 f"{self.cert_file} and {self.key_file} are not a certificate and its key: {detail}"
             ) from error
         except OSError as error:
-            raise TlsError(f"{self._missing()} cannot be read: {error.strerror}") from error
+            raise TlsError(f"{error.filename or self.cert_file} cannot be read: {error.strerror}") from error
         return context
-
-    def _missing(self) -> Path:
-        return self.cert_file if self.key_file.exists() else self.key_file

@@ -31,6 +31,10 @@ class Audit:
         """One more failure of a peer that has too many: counted, not written down."""
         self._count(THROTTLED)
 
+    def note_denied_again(self) -> None:
+        """One more refusal of a caller that has too many: counted, not written down."""
+        self._count(DENIED)
+
     def note_denied(self, caller: Caller, address: str, action: str, correlation_id: str) -> None:
         """A known caller asked for what its key does not allow."""
         self._count(DENIED)

@@ -29,11 +29,14 @@ class Source:
 
 
 class FollowedFiles:
-    """`look()` takes up what changed, and with `is_forced` everything; `run()` looks every 2 s."""
+    """`look()` takes up what changed, and with `is_forced` everything; `run()` looks every 2 s.
+
+    The first look takes up everything: nobody else can know that a file is still what was read before.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
-        self._seen: dict[str, Marks] = {source.name: _marks(source.paths) for source in sources}
+        self._seen: dict[str, Marks | None] = {source.name: None for source in sources}
         self._causes: dict[str, str] = {}
         self._looking = asyncio.Lock()
 
@@ -45,8 +48,8 @@ class FollowedFiles:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
             await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self, *, is_forced: bool = False) -> None:
         """Take up what changed since the last look. Never raises for a bad file."""

@@ -4,7 +4,7 @@ Every series carries `engine` and `engine_version` ("none" before an engine is k
 configuration and from enums only: no id of a task, session, key or correlation is ever one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -116,10 +116,18 @@ class Metrics:
         """A task is enqueued; a repeated submit is not."""
         if effect.ticket != effect.job_id:
             return
-        task = self._state().tasks[effect.job_id]
-        home = self._state().sets[task.set_id]
-        first = home.members[0] if home.members else None
-        labels = (*_labels(first), first.pool_id if first else _NONE, task.priority, _NONE)
+        self._note_enqueued(self._state().tasks[effect.job_id])
+
+    def note_restored(self, unfinished: Iterable[Task]) -> None:
+        """What an earlier daemon left is enqueued under this one: its counters began anew, and shall conserve too."""
+        for task in unfinished:
+            self._note_enqueued(task)
+
+    def _note_enqueued(self, task: Task) -> None:
+        home = self._state().sets.get(task.set_id)
+        first = home.members[0] if home and home.members else None
+        base = _labels(first) if first else (task.engine, _NONE)
+        labels = (*base, first.pool_id if first else _NONE, task.priority, _NONE)
         self._enqueued.labels(*labels).inc()
 
     def note_refused(self, effect: AnswerRefused) -> None:

@@ -6,9 +6,12 @@ less than was delivered. The pages belong to the kernel: they outlive the daemon
 
 A record has two copies that are written in turn, each with a checksum: a kill in the middle of one leaves the other.
 Decides nothing about tasks. What is not a valid record is free; a table that cannot be made is kept in private memory,
-which a crash takes along: everything then is as after a power loss.
+which a crash takes along: everything then is as after a power loss. So is one that another daemon holds: it is locked
+before anything in it is read or erased.
 """
 
+import errno
+import fcntl
 import hashlib
 import logging
 import mmap
@@ -103,8 +106,11 @@ class Track:
 class ProgressTable:
     """All records of one daemon. Used on its event loop only."""
 
-    def __init__(self, memory: mmap.mmap, found: Mapping[str, tuple[int, int, Delivered]]) -> None:
+    def __init__(
+        self, memory: mmap.mmap, found: Mapping[str, tuple[int, int, Delivered]], lock: int | None = None
+    ) -> None:
         self._memory = memory
+        self._lock = lock
         self._found = dict(found)
         self._tracks: dict[str, Track] = {}
         records = (len(memory) - _HEADER_BYTES) // _RECORD_BYTES
@@ -117,7 +123,7 @@ class ProgressTable:
     def open(cls, path: Path, slots: int) -> "ProgressTable":
         """Open or make the table; `slots` is the number of tasks that can run at one time.
 
-        Where the file cannot be used, this is logged and the table lives in private memory.
+        Where the file cannot be used, or another daemon uses it, this is logged and the table lives in private memory.
         """
         size = _size_for(slots)
         try:
@@ -132,6 +138,7 @@ class ProgressTable:
         path.parent.mkdir(mode=_PARENT_MODE, parents=True, exist_ok=True)
         fd = open_private(path, os.O_RDWR | os.O_CREAT)
         try:
+            _lock(fd, path)
             if os.fstat(fd).st_size > _size_for(RECORDS_MAX):
                 os.ftruncate(fd, 0)
             size = max(size, _whole_size(os.fstat(fd).st_size))
@@ -139,9 +146,10 @@ class ProgressTable:
             os.posix_fallocate(fd, 0, size)
             os.ftruncate(fd, size)
             memory = mmap.mmap(fd, size)
-        finally:
+            return cls(memory, _take_over(memory), lock=fd)
+        except BaseException:
             os.close(fd)
-        return cls(memory, _take_over(memory))
+            raise
 
     @property
     def found(self) -> dict[str, Delivered]:
@@ -186,11 +194,22 @@ class ProgressTable:
     def close(self) -> None:
         """Let go of the memory; what is in the file stays. No track may be written to afterwards."""
         self._memory.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _erase(self, index: int) -> None:
         at = _place_of(index)
         self._memory[at : at + _RECORD_BYTES] = _NOTHING
         self._free.append(index)
+
+
+def _lock(fd: int, path: Path) -> None:
+    """The kernel drops it when its holder dies."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another daemon uses it", str(path)) from None
 
 
 def _place_of(index: int) -> int:

@@ -90,15 +90,19 @@ class DaemonService:
         task = self._find(caller, task_id)
         return _not_found("task") if task is None else self._view(task)
 
-    def _view(self, task: Task, *, has_outputs: bool = True) -> TaskView:
-        log = self.logs.find(task.job_id)
-        return views.view_task(self._state, task, log, self.core.now_ms(), has_outputs=has_outputs)
+    def _view(self, task: Task) -> TaskView:
+        return views.view_task(self._state, task, self.logs.find(task.job_id), self.core.now_ms())
+
+    def _list(self, task: Task) -> TaskView:
+        """A line of a list: it costs the same however long the stream of the task is, and restores none."""
+        log = self.logs.thawed(task.job_id)
+        return views.view_task(self._state, task, log, self.core.now_ms(), is_listed=True)
 
     def tasks(self, caller: Caller, limit: int) -> TaskPage:
-        """The caller's tasks, newest first, without the outputs of one-shot ones."""
+        """The caller's tasks, newest first, without what they produced."""
         own = self._state.by_task.get(caller.tenant, {})
         newest = [self._state.tasks[job_id] for job_id in islice(reversed(own.values()), limit)]
-        return TaskPage(tasks=[self._view(task, has_outputs=False) for task in newest], truncated=len(own) > limit)
+        return TaskPage(tasks=[self._list(task) for task in newest], truncated=len(own) > limit)
 
     def stream(self, caller: Caller, task_id: str) -> TaskLog | Refused:
         """The log of a task's stream, live or finished."""

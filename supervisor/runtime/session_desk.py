@@ -33,7 +33,7 @@ class SessionDesk:
         return view_session(self._core.state, session, now_ms)
 
     def page(self, caller: Caller, limit: int) -> SessionPage:
-        """The caller's sessions, last used first. O(all sessions)."""
+        """The caller's sessions, last used first. O(sessions of all tenants used since the last one shown)."""
         state, now_ms = self._core.state, self._core.now_ms()
         own = (
             view_session(state, session, now_ms)

@@ -53,6 +53,10 @@ class StreamLogs:
         """The log of a task, if there is one."""
         return self.open(job_id) if job_id in self._frozen else self._logs.get(job_id)
 
+    def thawed(self, job_id: str) -> TaskLog | None:
+        """The log of a task, unless nobody has looked at it since an earlier daemon finished it."""
+        return self._logs.get(job_id)
+
     def drop(self, job_id: str) -> None:
         """Free a finished stream. Who reads it now reads on."""
         self._logs.pop(job_id, None)

@@ -166,6 +166,7 @@ def accept_record(task: Task, request: bytes, now_ms: float) -> AcceptRecord:
         body=request,
         body_digest=task.digest,
         client_id=task.client_id,
+        set_kind=task.set_kind,
         accepted_wall_ms=wall,
         deadline_wall_ms=wall + round(task.deadline_at_ms - now_ms),
         queue_position=task.queue_position,
@@ -209,6 +210,8 @@ def restore_unfinished(found: RestoredTask, delivered: Delivered | None, now_ms:
         task.daemons_lost = delivered.daemons
         task.emitted = delivered.tokens
     task.client_id = sys.intern(accept.client_id)
+    task.set_kind = sys.intern(accept.set_kind)
+    task.bucket = bucket_of(wire.session_id)
     return task
 
 

@@ -26,9 +26,10 @@ class Reader(Protocol):
     """One caller's end of a stream. Both methods are called on the event loop and must not block or raise."""
 
     def push(self, data: bytes) -> bool:
-        """Take whole frames. False: behind, detach me; the frames just pushed *were* taken.
+        """Take whole frames. False: behind, detach me.
 
-        The log's `seq` is already that of the last frame in `data`, so a reader can note it as its cursor.
+        The log's `seq` is already that of the last frame in `data`, so a reader that took them can note it as its
+        cursor; for one that did not, `seq_before` is that of the last frame before them.
         """
 
     def finish(self) -> None:
@@ -59,6 +60,7 @@ class TaskLog:
         "is_closed",
         "is_frozen",
         "job_id",
+        "seq_before",
         "size_bytes",
         "tokens",
         "track",
@@ -68,6 +70,8 @@ class TaskLog:
         self.job_id = job_id
         self.is_closed = False
         self.is_frozen = False
+        self.seq_before = 0
+        """While lasting frames are pushed: the `seq` before they came."""
         self.size_bytes = 0
         """Bytes of the frames kept."""
         self.tokens = 0
@@ -200,12 +204,12 @@ class TaskLog:
     def read(self, after_seq: int, bytes_max: int = READ_BYTES_MAX) -> tuple[bytes, int]:
         """Whole frames after frame `after_seq`, up to `bytes_max` but at least one, and the number of the last of them.
 
-        With nothing to read: `b""` and the `seq` that the reader is at.
+        Empty numbers are passed over on the way. With nothing to read: `b""` and the `seq` that the reader is at.
         """
         frames = self._frames
         start = stop = min(max(after_seq, 0), len(frames))
         room = bytes_max
-        while stop < len(frames) and (room >= len(frames[stop]) or stop == start):
+        while stop < len(frames) and (room >= len(frames[stop]) or room == bytes_max):
             room -= len(frames[stop])
             stop += 1
         return b"".join(frames[start:stop]), stop
@@ -249,6 +253,7 @@ class TaskLog:
         self._frames[at:at] = [b""] * count
 
     def _append(self, frames: list[bytes], data: bytes) -> None:
+        self.seq_before = len(self._frames)
         self._frames += frames
         self.size_bytes += len(data)
         if self._live:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+from msgspec import UNSET
 
 from supervisor.core.breaker import Breaker
 from supervisor.core.lifecycle import Phase
@@ -40,8 +41,8 @@ class _TokenData(msgspec.Struct):
 _decode_token = msgspec.json.Decoder(_TokenData).decode
 
 
-def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float, *, has_outputs: bool = True) -> TaskView:
-    """One task of a caller. Times are milliseconds. A list has no room for outputs."""
+def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float, *, is_listed: bool = False) -> TaskView:
+    """One task of a caller. Times are milliseconds. A list has no room for texts and outputs."""
     view = TaskView(
         task_id=task.task_id,
         job_id=task.job_id,
@@ -73,13 +74,14 @@ def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float, *, h
             view.state = "running"
             view.tokens_emitted = outcome.emitted
         case Ended(outcome=outcome):
-            _view_outcome(view, task, outcome, log)
-            if has_outputs and log is not None and view.result is not None:
-                view.result.outputs = read_outputs(log)
+            _view_outcome(view, task, outcome)
+            if not is_listed and view.result is not None:
+                view.result.text = read_text(log) if log and log.tokens else ""
+                view.result.outputs = read_outputs(log) if log else UNSET
     return view
 
 
-def _view_outcome(view: TaskView, task: Task, outcome: Outcome, log: TaskLog | None) -> None:
+def _view_outcome(view: TaskView, task: Task, outcome: Outcome) -> None:
     view.tokens_emitted = outcome.emitted
     view.kv_warmth = outcome.kv_warmth
     if outcome.error is not None:
@@ -89,7 +91,6 @@ def _view_outcome(view: TaskView, task: Task, outcome: Outcome, log: TaskLog | N
     assert outcome.finish_reason is not None
     view.state = "ended"
     view.result = TaskResult(
-        text=read_text(log) if log and log.tokens else "",
         finish_reason=outcome.finish_reason,
         tokens_in=outcome.tokens_in,
         tokens_out=outcome.tokens_out,

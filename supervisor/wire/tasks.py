@@ -90,10 +90,10 @@ class Accepted(Struct, kw_only=True):
 class TaskResult(Struct, kw_only=True):
     """What a finished task produced. `tokens_out` counts the engine's tokens; times are in milliseconds.
 
-    `text` is empty for an embedding or rerank, and `outputs` is there for nothing else; lists of tasks leave it out.
+    `text` is empty for an embedding or rerank, and `outputs` is there for nothing else; lists of tasks leave out both.
     """
 
-    text: str
+    text: str | UnsetType = UNSET
     finish_reason: FinishReason
     tokens_in: int | None
     tokens_out: int

@@ -199,7 +199,7 @@ def test_an_input_that_does_not_fit_is_the_clients_fault_though_llamacpp_says_50
     error = error_of(decoded(TWO, recorded("v1_embeddings_minilm-f16_500.json").body, status=500))
 
     assert (error.fault, error.kind) == (Fault.CLIENT, "ctx")
-    assert error.message.startswith("input (602 tokens) is too large")
+    assert error.message == "the input is longer than the context of a slot (602 tokens)"
 
 
 @pytest.mark.parametrize(

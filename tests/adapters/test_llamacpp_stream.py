@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapters.base import Decoded, EngineError, Fault, Finished, StreamDecoder, Token
 from adapters.llamacpp import LlamaCpp
-from adapters.llamacpp_stream import ERROR_BODY_BYTES_MAX, MESSAGE_CHARS_MAX
+from adapters.llamacpp_stream import ERROR_BODY_BYTES_MAX
 from adapters.sse import EVENT_BYTES_MAX
 from tests.support.llamacpp_transcripts import recorded
 
@@ -170,6 +170,16 @@ def test_a_line_of_ten_megabytes_is_given_up_at_the_bound() -> None:
     assert fed < EVENT_BYTES_MAX + 3 * 65_536
 
 
+KINDS = (
+    "exceed_context_size_error",
+    "invalid_request_error",
+    "unavailable_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "not_supported_error",
+    "server_error",
+)
 ERRORS = [
     ("err_toolong_stream.txt", Fault.CLIENT, "ctx"),
     ("err_wrongtype.txt", Fault.CLIENT, "request"),
@@ -188,7 +198,7 @@ def test_recorded_errors(name: str, fault: Fault, kind: str) -> None:
 
     assert isinstance(error, EngineError)
     assert (error.fault, error.kind) == (fault, kind)
-    assert error.message == json.loads(answer.body)["error"]["message"]
+    assert json.loads(answer.body)["error"]["message"] not in error.message
 
 
 @pytest.mark.parametrize(("name", "fault", "kind"), ERRORS)
@@ -220,19 +230,32 @@ def test_errors_without_a_known_type_go_by_their_status(status: int, fault: Faul
     assert error.message
 
 
-def test_the_message_of_an_error_is_bounded() -> None:
-    (error,) = decoded(json.dumps({"error": {"message": "x" * 5000}}).encode(), status=500)
+@pytest.mark.parametrize("kind", [*KINDS, "new_error", ""])
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+def test_the_words_of_the_engine_about_an_error_stay_with_it(kind: str, status: int) -> None:
+    secret = "SECRET of another tenant at /srv/llama 10.1.2.3"
+    texts = (secret, f"input (602 tokens) is too large to process {secret}")
+    bodies = [{"message": text, "type": kind, "n_prompt_tokens": secret, "n_ctx": 512} for text in texts]
+    errors = [decoded(json.dumps({"error": body}).encode(), status=status)[0] for body in (*bodies, secret)]
+
+    assert all(isinstance(error, EngineError) and error.message for error in errors)
+    assert not any(word in str(errors) for word in secret.split() if word not in {"of", "another", "at"})
+
+
+def test_a_request_that_does_not_fit_is_told_by_how_much() -> None:
+    body = {"error": {"type": "exceed_context_size_error", "message": "x", "n_prompt_tokens": 602, "n_ctx": 512}}
+    (error,) = decoded(json.dumps(body).encode(), status=400)
 
     assert isinstance(error, EngineError)
-    assert error.message == "x" * MESSAGE_CHARS_MAX
+    assert error.message == "the input is longer than the context of a slot (602 tokens, 512 of context)"
 
 
 def test_a_body_of_an_error_past_the_bound_is_not_read() -> None:
-    body = json.dumps({"error": {"message": "read"}}).encode()
+    body = json.dumps({"error": {"type": "unavailable_error"}}).encode()
     padding = b" " * (ERROR_BODY_BYTES_MAX - len(body))
     (fits,) = decoded(padding, body, status=500)
     (longer,) = decoded(padding, b" ", body, status=500)
 
     assert isinstance(fits, EngineError)
     assert isinstance(longer, EngineError)
-    assert (fits.message, longer.message) == ("read", "the engine answered 500")
+    assert (fits.kind, longer.kind) == ("loading", "http_500")

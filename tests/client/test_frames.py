@@ -75,6 +75,21 @@ def test_an_end_under_a_number_of_the_past_is_how_it_ended() -> None:
     assert isinstance(taken[0].event, ErrorEnvelope)
 
 
+def test_an_error_after_numbers_that_a_lost_daemon_left_empty_is_taken() -> None:
+    assert [frame.name for frame in take(failure(90), cursor=FrameCursor(4))] == ["error"]
+
+
+def test_a_cancelled_end_after_numbers_that_a_lost_daemon_left_empty_is_taken() -> None:
+    canceled = ending(0, seq=90).replace(b'"stop"', b'"canceled"')
+
+    assert [frame.name for frame in take(canceled, cursor=FrameCursor(4))] == ["end"]
+
+
+def test_any_other_end_after_empty_numbers_is_a_gap() -> None:
+    with pytest.raises(StreamGapError, match="frame 90 came where 5 was due"):
+        take(ending(0, seq=90), cursor=FrameCursor(4))
+
+
 def test_a_task_that_never_ran_has_one_frame() -> None:
     assert [frame.seq for frame in take(ending(0, seq=1))] == [1]
 

@@ -179,6 +179,18 @@ async def test_only_comments_and_no_time_are_a_failure(peers: Peers, time: FakeT
     assert len(peer.asked) == 3
 
 
+async def test_a_server_that_only_repeats_itself_is_asked_a_bounded_number_of_times(
+    peers: Peers, time: FakeTime
+) -> None:
+    peer = await peers(says(event_stream(frames()[0] + metrics(1))))
+
+    async with OrchClient(peer.url, pace=time.pace, retry=RetryPolicy(tries_max=3)) as client:
+        with pytest.raises(NetworkError, match="ended before the task did"):
+            await read(client)
+
+    assert len(peer.asked) == 3
+
+
 async def test_a_silent_connection_is_left_for_another(peers: Peers, time: FakeTime) -> None:
     head = WHOLE[: WHOLE.index(b"\r\n\r\n") + 4]
     peer = await peers(falls_silent(head), the_rest)

@@ -102,7 +102,15 @@ QUEUES: list[Case] = [
         6,
         62,
         "/pools/0/admission/priorities/0/rate_limit_rps",
-        "greater than 0",
+        "equal to 0.001",
+    ),
+    (
+        "rate next to 0",
+        a_config(a_pool("admission: { priorities: [{ name: batch, rate_limit_rps: 1.0e-300 }] }")),
+        6,
+        62,
+        "/pools/0/admission/priorities/0/rate_limit_rps",
+        "equal to 0.001",
     ),
     (
         "burst alone",

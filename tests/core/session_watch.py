@@ -26,6 +26,7 @@ class Life:
     turns: int = 0
     is_deleted: bool = False
     is_over: bool = False
+    counted: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -37,6 +38,7 @@ class Run:
     life: Life | None
     is_warm: bool
     is_finished: bool = False
+    is_refused: bool = False
 
 
 @dataclass
@@ -103,6 +105,8 @@ class SessionWatch:
                 self._free(run_id)
             case ev.RunFailed(run_id=run_id, is_client_fault=is_client_fault):
                 self._fail(run_id)
+                if event.is_busy:
+                    self._refuse(run_id)
                 if is_client_fault:
                     self._free(run_id)
             case ev.RunStalled(run_id=run_id):
@@ -132,6 +136,22 @@ class SessionWatch:
     def _fail(self, run_id: int) -> None:
         if (found := self._find(run_id)) is not None:
             found[0].has_failed = True
+
+    def _refuse(self, run_id: int) -> None:
+        """The engine never began it: what lay in its slot still does, and it was no turn, unless an earlier run was."""
+        if (found := self._find(run_id)) is None:
+            return
+        _, run = found
+        run.is_refused = True
+        run.is_finished = run.is_warm
+        life = self._lives.get((run.task.tenant, run.task.session)) if run.task.session is not None else None
+        if life is not None and run.task.job_id in life.counted and not self._is_rerun(run):
+            life.counted.remove(run.task.job_id)
+            life.turns -= 1
+
+    @staticmethod
+    def _is_rerun(run: Run) -> bool:
+        return run.task.attempt - run.task.turned_away > 1
 
     def _finish(self, run_id: int, *, is_kept: bool) -> None:
         if (found := self._find(run_id)) is not None:
@@ -200,7 +220,8 @@ class SessionWatch:
         else:
             self._judge_cold(name, worker, home)
             self._judge_victim(name, effect, worker, life)
-        if task.attempt == 1 or not life.turns:
+        if task.job_id not in life.counted:
+            life.counted.add(task.job_id)
             life.turns += 1
         for each in self._workers.values():
             each.drop(life)
@@ -239,6 +260,6 @@ class SessionWatch:
                     continue
                 if outcome.error is not None:
                     worker.has_failed = True
-                if outcome.finish_reason is FinishReason.CANCELED:
+                if outcome.finish_reason is FinishReason.CANCELED and not run.is_refused:
                     run.is_finished = outcome.tokens_out > 0
                     demand(that=run.is_warm or not outcome.kv_warmth, sentence=f"{task.job_id} ended warm, began cold")

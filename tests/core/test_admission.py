@@ -6,6 +6,8 @@ import pytest
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
+from supervisor.core.admission import COUNTING_MAX
+from supervisor.core.plan import HostPlan, TenantPlan
 from supervisor.core.quotas import PROMPT_TOKENS_EXTRA
 from supervisor.wire.codes import Code, Determinism, Engine, Reason, Workload
 from tests.core.builders import BOTH, NONE, Stage, make_plan, make_stage, make_task, only, ready_stage, started
@@ -244,6 +246,35 @@ def test_a_task_must_fit_the_smallest_slot_that_it_may_be_given() -> None:
     assert not isinstance(effect, ef.CommitAccept), "it might be dispatched to b"
 
 
+@pytest.mark.orch("ORCH-3015")
+def test_no_prompt_is_tokenized_for_a_task_that_is_refused_anyway() -> None:
+    stage = ready_stage(make_plan(queue_capacity=1))
+    stage.submit(make_task("running"), make_task("waiting"))
+
+    assert stage.refusal(make_task("t", prompt_bytes=4_000)).reason is Reason.QUEUE_FULL
+
+
+@pytest.mark.orch("ORCH-3015", "ORCH-3036")
+def test_no_prompt_is_tokenized_for_a_tenant_over_its_quota() -> None:
+    stage = ready_stage(host=HostPlan(tenants={"tenant": TenantPlan(concurrent_jobs=1)}))
+    stage.submit(make_task("running"))
+
+    assert stage.refusal(make_task("t", prompt_bytes=4_000)).reason is Reason.QUOTA
+
+
+def test_only_so_many_prompts_are_tokenized_at_one_time() -> None:
+    stage = ready_stage(make_plan(queue_capacity=10_000))
+    for number in range(COUNTING_MAX):
+        assert only(stage.give(ev.TaskSubmitted(make_task(f"t{number}", prompt_bytes=4_000))), ef.CountTokens)
+
+    refused = stage.refusal(make_task("beyond", prompt_bytes=4_000))
+
+    assert (refused.code, refused.reason, refused.retry_after_ms) == (Code.ADMISSION_REJECT, Reason.QUEUE_FULL, 1_000)
+    stage.submit(make_task("short"))
+    stage.give(ev.TokensCounted("t0", 5))
+    assert only(stage.give(ev.TaskSubmitted(make_task("next", prompt_bytes=4_000))), ef.CountTokens)
+
+
 def test_an_engine_that_cannot_count_in_time_means_try_again() -> None:
     stage = ready_stage()
 
@@ -306,6 +337,26 @@ def test_a_task_that_would_not_start_in_time_is_refused_with_a_hint() -> None:
 
     assert (refused.code, refused.reason, refused.retry_after_ms) == (Code.ADMISSION_REJECT, Reason.DEADLINE, 1_000)
     stage.submit(make_task("t", deadline_at_ms=stage.now + 1_280))
+
+
+def test_a_strict_task_waits_for_a_worker_of_its_own_and_is_told_so() -> None:
+    stage = ready_stage(make_plan(slots=4))
+    observed(stage, 10_000)
+    stage.submit(make_task("running", strict=False, admitted_ms=stage.now))
+
+    refused = stage.refusal(make_task("late", deadline_at_ms=stage.now + 1_000))
+    stage.submit(make_task("strict"))
+
+    assert (refused.reason, refused.retry_after_ms) == (Reason.DEADLINE, 9_200)
+    assert stage.task("strict").predicted_start_ms == 10_000
+
+
+def test_a_slot_beside_another_task_is_free_for_an_ordinary_one() -> None:
+    stage = ready_stage(make_plan(slots=4))
+    observed(stage, 10_000)
+    stage.submit(make_task("running", strict=False), make_task("next", strict=False))
+
+    assert stage.task("next").predicted_start_ms == 0
 
 
 def test_a_task_whose_deadline_passed_while_its_prompt_was_counted_is_refused_with_a_hint() -> None:

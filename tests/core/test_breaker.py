@@ -6,6 +6,7 @@ from supervisor.core.breaker import (
     FORGIVEN_AFTER_MS,
     OPEN_FIRST_MS,
     OPEN_MAX_MS,
+    PAUSE_MS,
     RESULTS_MIN,
     STREAK_MAX,
     TABLE,
@@ -152,3 +153,11 @@ def test_a_busy_worker_is_left_alone_and_not_blamed() -> None:
 
     assert (breaker.is_taking, breaker.is_ejecting, breaker.streak) == (False, False, 0)
     assert until_ms == 1_500.0
+
+
+def test_tokens_in_the_middle_of_a_pause_make_the_next_busy_answer_a_first_one() -> None:
+    breaker = Breaker()
+    breaker.pause(0.0)
+    breaker.note_tokens()
+
+    assert breaker.pause(100.0) == 100.0 + PAUSE_MS

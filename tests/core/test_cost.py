@@ -111,6 +111,27 @@ def test_push_cancel_evict_and_pop_cost_the_same_with_a_hundred_thousand_waiting
     assert costs[MANY] <= costs[1_000]
 
 
+@pytest.mark.orch("ORCH-3004")
+@pytest.mark.parametrize("order", QueueOrder)
+def test_a_task_goes_back_to_the_front_at_the_same_cost_with_a_hundred_thousand_waiting(order: QueueOrder) -> None:
+    waitlist, costs = Waitlist(order), dict[int, int]()
+    for count in range(MANY + 1):
+        waitlist.push(make_task(f"t{count}", batch=bool(count % 2)))
+        if count in (1_000, MANY):
+            costs[count] = max(calls(lambda: bounce(waitlist)) for _ in range(20))
+
+    assert costs[MANY] <= costs[1_000]
+
+
+def bounce(waitlist: Waitlist) -> None:
+    """Dispatch the head; it is turned away, and goes back."""
+    head = waitlist.head(0)
+    assert head is not None
+    waitlist.take(head, 0)
+    head.attempt += 1
+    waitlist.push_front(head)
+
+
 def test_rank_looks_at_blocks_and_not_at_tasks() -> None:
     waitlist = Waitlist()
     tasks = [make_task(f"t{count}") for count in range(MANY)]

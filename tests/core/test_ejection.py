@@ -4,7 +4,7 @@ import pytest
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
-from supervisor.core.breaker import OPEN_FIRST_MS, PAUSE_MS, STREAK_MAX, Trust
+from supervisor.core.breaker import BUSY_IN_ROW_MAX, OPEN_FIRST_MS, PAUSE_MAX_MS, PAUSE_MS, STREAK_MAX, Trust
 from supervisor.core.invariants import violations
 from supervisor.wire.codes import Code, FinishReason, Reason
 from tests.core.builders import Stage, error_of, make_plan, make_task, only, ready_stage, started
@@ -229,9 +229,9 @@ def test_a_task_that_a_busy_engine_refuses_waits_again_at_the_head_and_the_engin
 def test_a_busy_engine_poisons_no_task_however_often_it_refuses() -> None:
     stage = ready_stage(make_plan())
     submit(stage, "a")
-    for _ in range(20):
+    for _ in range(BUSY_IN_ROW_MAX):
         fail(stage, "a", is_busy=True)
-        stage.pass_ms(PAUSE_MS)
+        stage.pass_ms(PAUSE_MAX_MS)
     stage.finish("a")
 
     assert stage.outcome("a").finish_reason is FinishReason.STOP
@@ -242,20 +242,95 @@ def test_refusals_of_a_busy_engine_are_no_attempts_when_a_worker_is_lost_afterwa
     submit(stage, "a")
     for _ in range(3):
         fail(stage, "a", is_busy=True)
-        stage.pass_ms(PAUSE_MS)
+        stage.pass_ms(PAUSE_MAX_MS)
 
     assert started(fail(stage, "a", is_worker_lost=True)) == [("a", "p0")]
 
 
 def test_a_task_that_a_busy_engine_never_takes_ends_at_its_deadline() -> None:
     stage = ready_stage(make_plan())
-    stage.submit(make_task("a", strict=False, deadline_at_ms=1_200))
-    for _ in range(3):
+    stage.submit(make_task("a", strict=False, deadline_at_ms=3_200))
+    for pause_ms in (PAUSE_MS, 2 * PAUSE_MS, 4 * PAUSE_MS):
         fail(stage, "a", is_busy=True)
-        stage.pass_ms(PAUSE_MS)
+        stage.pass_ms(pause_ms)
 
-    assert stage.now == 1_500
+    assert stage.now == 3_500
     assert (error_of(stage.outcome("a")).code, error_of(stage.outcome("a")).reason) == (
         Code.DECODE_TIMEOUT,
         Reason.DEADLINE,
     )
+
+
+def turn_away(stage: Stage, times: int) -> None:
+    """The one run of the worker is refused so often, each time as soon as it is tried again."""
+    for _ in range(times):
+        (name,) = stage.core.state.runs.values()
+        fail(stage, name, is_busy=True)
+        stage.pass_ms(PAUSE_MAX_MS)
+
+
+def test_an_engine_that_stays_busy_is_left_alone_for_longer_and_longer_until_it_works() -> None:
+    stage = ready_stage(make_plan())
+    submit(stage, "a", "b")
+    pauses = []
+    for _ in range(6):
+        fail(stage, "a", is_busy=True)
+        pauses.append(stage.replica().breaker.paused_until_ms - stage.now)
+        stage.pass_ms(PAUSE_MAX_MS)
+    stage.finish("a")
+    fail(stage, "b", is_busy=True)
+
+    assert pauses == [500, 1_000, 2_000, 4_000, 8_000, 8_000]
+    assert stage.replica().breaker.paused_until_ms - stage.now == PAUSE_MS
+
+
+def test_answers_that_come_in_one_pause_count_once() -> None:
+    stage = ready_stage(make_plan(slots=4))
+    submit(stage, "a", "b", "c", "d")
+    for name in "abcd":
+        fail(stage, name, is_busy=True)
+
+    assert stage.replica().breaker.paused_until_ms - stage.now == PAUSE_MS
+
+
+def test_an_engine_that_is_busy_for_ever_is_ejected_and_the_task_keeps_its_place() -> None:
+    stage = ready_stage(make_plan())
+    submit(stage, "a", "b")
+    turn_away(stage, BUSY_IN_ROW_MAX + STREAK_MAX - 2)
+    before = trust(stage)
+
+    fail(stage, "a", is_busy=True)
+
+    assert (before, trust(stage)) == (Trust.CLOSED, Trust.OPEN)
+    assert started(stage.pass_ms(OPEN_FIRST_MS)) == [("a", "p0")]
+    fail(stage, "a", is_busy=True)
+    assert trust(stage) is Trust.OPEN
+    assert stage.replica().breaker.openings == 2
+
+
+def test_a_sibling_takes_over_from_an_engine_that_is_busy() -> None:
+    stage = ready_stage(make_plan("p0"), make_plan("p1", devices=(1,)))
+    submit(stage, "a")
+
+    assert started(fail(stage, "a", is_busy=True)) == [("a", "p1")]
+
+
+def test_an_engine_that_is_busy_with_another_run_is_never_blamed() -> None:
+    stage = ready_stage(make_plan(slots=2, wall_ms=10_000_000))
+    submit(stage, "long", "a")
+    for _ in range(2 * BUSY_IN_ROW_MAX):
+        fail(stage, "a", is_busy=True)
+        stage.pass_ms(PAUSE_MAX_MS)
+
+    assert (trust(stage), stage.replica().breaker.streak) == (Trust.CLOSED, 0)
+
+
+def test_a_token_between_makes_the_next_refusal_a_first_one() -> None:
+    stage = ready_stage(make_plan())
+    stage.submit(make_task("a"))
+    turn_away(stage, BUSY_IN_ROW_MAX - 1)
+    stage.give(ev.RunFailed(stage.run_of("a"), "engine", "lost", 3, is_worker_lost=True))
+    stage.give(ev.SlotsSeenIdle("p0", stage.replica().incarnation, tuple(stage.replica().freeing)))
+    fail(stage, "a", is_busy=True)
+
+    assert stage.replica().breaker.paused_until_ms - stage.now == PAUSE_MS

@@ -40,6 +40,17 @@ def take(lane: FairLane) -> Task:
     return head
 
 
+def go_round(lane: FairLane, victim: Task) -> int:
+    """All others push one more whenever one of theirs went. Gives the dispatches until the victim's, or a bound."""
+    for count in range(10_000):
+        task = take(lane)
+        if task is victim:
+            return count
+        lane.hold()
+        push(lane, task.tenant, task.expected_tokens)
+    return 10_000
+
+
 def order(lane: FairLane) -> list[str]:
     """The tenants in the order in which all that waits would go."""
     return [take(lane).tenant for _ in range(len(lane))]
@@ -87,6 +98,59 @@ def test_those_that_send_little_go_within_one_round_of_each_other() -> None:
         push(lane, name, 200, 200)
 
     assert order(lane) == [*"abcdef", *"abcdef"]
+
+
+@pytest.mark.orch("ORCH-3036")
+@settings(max_examples=80, deadline=None)
+@given(
+    others=st.lists(st.tuples(st.integers(1, 2_000), st.integers(1, 3)), min_size=1, max_size=6),
+    size=st.integers(1, 5_000),
+    joins_after=st.integers(0, 20),
+)
+def test_tenants_that_come_back_as_soon_as_one_went_keep_nobody_waiting_for_ever(
+    others: list[tuple[int, int]], size: int, joins_after: int
+) -> None:
+    lane = make_lane()
+    for number, (each, depth) in enumerate(others):
+        push(lane, f"o{number}", *[each] * depth)
+    for _ in range(joins_after):
+        task = take(lane)
+        push(lane, task.tenant, task.expected_tokens)
+    (victim,) = push(lane, "victim", size)
+
+    went_before = go_round(lane, victim)
+
+    rounds = -(-size // QUANTUM_TOKENS) + 1
+    most_of_others = sum(max(1, (rounds * QUANTUM_TOKENS + each) // each + 1) for each, _ in others)
+    assert went_before <= most_of_others
+
+
+def test_one_that_went_and_cancels_the_rest_does_not_go_twice_in_a_round() -> None:
+    lane = make_lane()
+    push(lane, "a", 64, 64)
+    (other,) = push(lane, "b", 300)
+    push(lane, "c", 64)
+    for _ in range(20):
+        if (gone := take(lane)) is other:
+            return
+        for task in [each for each in lane if each.tenant == gone.tenant]:
+            lane.remove(task)
+        push(lane, gone.tenant, 64, 64)
+
+    pytest.fail("the other never went")
+
+
+def test_one_that_comes_back_in_the_same_round_is_told_that_its_turn_is_in_the_next() -> None:
+    lane = make_lane()
+    push(lane, "a", 64)
+    push(lane, "b", *[64] * 8)
+    take(lane)
+    newcomer = make_task("again", tenant="a", expected_tokens=64)
+
+    said = lane.ahead_of(newcomer)
+
+    assert tokens_before(lane, newcomer) <= said.expected_tokens
+    assert said.expected_tokens <= 2 * QUANTUM_TOKENS
 
 
 def test_one_that_waits_alone_goes_first_in_first_out() -> None:
@@ -285,3 +349,25 @@ def test_waiting_tasks_that_move_to_another_set_keep_the_order_of_their_tenants(
         stage.finish(running)
 
     assert [name for name in names if name != "running"] == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+@pytest.mark.orch("ORCH-3036")
+def test_a_large_task_goes_though_two_tenants_always_come_back() -> None:
+    stage = ready_stage(make_plan(queue_order=QueueOrder.FAIR))
+    large = make_task("large", tenant="calm", strict=False, expected_tokens=QUANTUM_TOKENS + 44)
+    small = [make_task(f"{name}-0", tenant=name, strict=False, expected_tokens=64) for name in "bc"]
+    stage.submit(make_task("x"), *small, large)
+
+    served: list[str] = []
+    while "large" not in served and len(served) < 50:
+        (running,) = stage.core.state.runs.values()
+        served.append(running)
+        stage.finish(running)
+        stage.settle()
+        stage.done.clear()
+        (now,) = stage.core.state.runs.values()
+        if now != "large":
+            again = f"{now[0]}-{len(served)}"
+            stage.submit(make_task(again, tenant=now[0], strict=False, expected_tokens=64))
+
+    assert "large" in served

@@ -9,7 +9,7 @@ from supervisor.core import events as ev
 from supervisor.core.invariants import violations
 from supervisor.core.tasks import Ending, Waiting
 from supervisor.wire.codes import Code, FullPolicy, Reason
-from tests.core.builders import Stage, error_of, make_plan, make_task, only, ready_stage
+from tests.core.builders import BOTH, Stage, error_of, make_plan, make_stage, make_task, only, ready_stage
 
 REJECT, DROP, SHED = FullPolicy.REJECT, FullPolicy.DROP_LRU, FullPolicy.SHED_LOW_PRIORITY
 
@@ -80,6 +80,33 @@ def test_the_queue_is_bounded_in_bytes() -> None:
     assert stage.refusal(make_task("large", size_bytes=701)).reason is Reason.QUEUE_BYTES
     assert newcomer(stage, "i2", size_bytes=700) == []
     assert stage.refusal(make_task("i3", size_bytes=1)).reason is Reason.QUEUE_BYTES
+
+
+@pytest.mark.orch("ORCH-3004")
+@pytest.mark.parametrize("policy", [REJECT, DROP, SHED])
+def test_a_task_that_is_larger_than_the_whole_queue_is_refused_for_good(policy: FullPolicy) -> None:
+    stage = full(policy, "b1", queue_bytes_max=1_200)
+
+    refused = stage.refusal(make_task("huge", size_bytes=1_201))
+
+    assert (refused.code, refused.reason) == (Code.ADMISSION_REJECT, Reason.QUEUE_BYTES)
+    assert not refused.is_retriable
+    assert refused.retry_after_ms
+    assert len(stage.home().promises) == 0
+    assert isinstance(stage.task("b1").phase, Waiting)
+
+
+@pytest.mark.orch("ORCH-3004")
+def test_a_task_that_two_pools_could_hold_together_may_come_back_while_they_load() -> None:
+    stage = make_stage(make_plan("a", queue_bytes_max=1_000), make_plan("b", queue_bytes_max=1_000))
+    stage.give(BOTH)
+    stage.serve("a")
+
+    refused = stage.refusal(make_task("large", size_bytes=1_500))
+
+    assert (refused.reason, refused.is_retriable) == (Reason.QUEUE_BYTES, True)
+    stage.serve("b")
+    stage.submit(make_task("large", size_bytes=1_500))
 
 
 @pytest.mark.orch("ORCH-3005")

@@ -6,8 +6,9 @@ from supervisor.core import effects as ef
 from supervisor.core import events as ev
 from supervisor.core.invariants import violations
 from supervisor.core.plan import HostPlan
+from supervisor.core.split import Split
 from supervisor.core.tasks import Ended, Outcome, Task, Waiting
-from supervisor.wire.codes import Code, FinishReason, Reason
+from supervisor.wire.codes import Code, Engine, FinishReason, Reason
 from tests.core.builders import BOTH, Stage, error_of, make_plan, make_stage, make_task, only, ready_stage, started
 
 
@@ -52,6 +53,80 @@ def test_a_strict_task_has_its_full_share_of_workers_under_each_daemon() -> None
 
     assert isinstance(stage.task("t").phase, Waiting)
     assert stage.task("t").emitted == 7
+
+
+def home_of(stage: Stage, name: str) -> list[str]:
+    """The pools of the set in which a task waits."""
+    return [member.pool_id for member in stage.core.state.set_of(stage.task(name)).members]
+
+
+Q4, Q8 = make_plan("a", quant="q4"), make_plan("b", quant="q8")
+ALIAS = "alias"
+STABLE = make_plan("stable", model_refs=frozenset({"m", ALIAS}))
+CANARY = make_plan("canary", model_digest="sha256:" + "b" * 64, model_refs=frozenset({"n", ALIAS}))
+
+
+@pytest.mark.orch("ORCH-3024", "ORCH-3045")
+@pytest.mark.parametrize("emitted", [0, 5])
+def test_a_task_goes_back_to_the_kind_of_set_that_it_was_admitted_to(emitted: int) -> None:
+    before = ready_stage(Q4, Q8)
+    before.submit(*(make_task(name) for name in "xyz"))
+    ran = dict(started(before.done))
+    assert set(ran.values()) == {"a", "b"}
+
+    for name, pool_id in ran.items():
+        kind = before.task(name).set_kind
+        stage = restored(make_task(name, attempt=1, emitted=emitted, set_kind=kind), stage=make_stage(Q4, Q8))
+        stage.give(BOTH)
+        stage.serve("a")
+        stage.serve("b", version="another")
+
+        assert started(stage.done) == [(name, pool_id)]
+
+
+def test_a_task_of_a_kind_that_can_never_serve_goes_to_another_unless_it_owes_bytes() -> None:
+    broken = make_plan("a", quant="q4", unplannable="no such file")
+    kind = make_stage(broken).home("a").kind
+    waits = [make_task("free", set_kind=kind), make_task("new"), make_task("owes", set_kind=kind, emitted=3)]
+    stage = restored(*waits, stage=make_stage(broken, Q8))
+
+    assert [home_of(stage, name) for name in ("free", "new", "owes")] == [["b"], ["b"], ["a"]]
+
+
+def test_tasks_of_no_known_kind_spread_by_the_work_per_slot() -> None:
+    plans = make_plan("a", quant="q4", slots=3), Q8
+    stage = restored(*(make_task(f"t{number}") for number in range(8)), stage=make_stage(*plans))
+
+    assert (len(stage.home("a").waiting), len(stage.home("b").waiting)) == (6, 2)
+
+
+def test_a_task_whose_profile_is_gone_ends_as_one_that_is_submitted_would() -> None:
+    stage = restored(make_task("t", sampler_profile_version="v0"))
+
+    assert error_of(stage.outcome("t")).code is Code.POOL_UNAVAILABLE
+
+
+@pytest.mark.orch("ORCH-3033")
+def test_a_task_of_no_known_kind_goes_to_the_side_of_its_session() -> None:
+    stage = make_stage(STABLE, CANARY)
+    stage.give(ev.SplitRequested(Engine.LLAMACPP, ALIAS, Split(frozenset({"canary"}), 5_000)))
+    restored(
+        *(make_task(f"t{bucket}", model_ref=ALIAS, bucket=bucket) for bucket in (0, 4_999, 5_000, 9_999)),
+        make_task("stays", model_ref=ALIAS, bucket=0, set_kind=stage.home("stable").kind),
+        stage=stage,
+    )
+
+    sides = [home_of(stage, name) for name in ("t0", "t4999", "t5000", "t9999", "stays")]
+    assert sides == [["canary"], ["canary"], ["stable"], ["stable"], ["stable"]]
+
+
+def test_the_memory_of_a_task_is_that_of_the_set_it_goes_to() -> None:
+    plans = make_plan("a", quant="q4", kv_bytes_per_token=1), make_plan("b", quant="q8", kv_bytes_per_token=10)
+    kinds = {pool_id: make_stage(*plans).home(pool_id).kind for pool_id in "ab"}
+    stage = restored(*(make_task(name, set_kind=kinds[name]) for name in "ab"), stage=make_stage(*plans))
+
+    tokens = 100 + 8 + 64
+    assert [stage.task(name).memory_bytes for name in "ab"] == [tokens + 500, 10 * tokens + 500]
 
 
 @pytest.mark.parametrize(("lost", "is_over"), [(4, False), (5, True)])

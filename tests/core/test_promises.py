@@ -3,14 +3,24 @@
 import heapq
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
+from supervisor.core.full_queue import RETRY_FULL_MS
 from supervisor.core.invariants import violations
-from supervisor.core.promises import AHEAD_MS_MAX, GRACE_MS, LEAD_MS, PROMISES_MAX, SPACING, Promises
+from supervisor.core.promises import (
+    AHEAD_MS_MAX,
+    GRACE_MS,
+    LEAD_MS,
+    PROMISES_MAX,
+    PROMISES_PER_TENANT_MAX,
+    SPACING,
+    Promises,
+)
 from supervisor.core.tasks import Running
 from supervisor.wire.codes import FinishReason, FullPolicy, Priority, Reason
 from tests.core.builders import Stage, make_plan, make_task, only, ready_stage
@@ -62,12 +72,28 @@ def test_a_promise_that_was_not_kept_is_kept_on_and_lapses_later() -> None:
     promises = Promises()
     given(promises, "a")
     promises.settle(10_000.0)
-    promises.give_again(("t", "a"), 11_000.0, 100.0)
+    promises.give_again(("t", "a"), 10_000.0, 11_000.0, 100.0)
 
     promises.settle(10_000.0 + GRACE_MS)
     assert promises.kept.total == 1
     promises.settle(11_000.0 + GRACE_MS)
     assert promises.kept.total == 0
+
+
+def test_a_renewed_promise_that_is_not_due_soon_keeps_no_place_yet() -> None:
+    promises = Promises()
+    given(promises, "a", "b")
+    promises.settle(10_200.0)
+    promises.give_again(("t", "a"), 10_000.0, 10_000.0, 100.0)
+    due_ms = promises.give_again(("t", "b"), 10_000.0, 10_000.0, 5_000.0)
+
+    kept = {}
+    for now_ms in (10_200.0, due_ms - LEAD_MS - 1, due_ms - LEAD_MS, due_ms + GRACE_MS):
+        promises.settle(now_ms)
+        kept[now_ms - due_ms] = promises.kept.total
+    assert due_ms == 15_000
+    assert list(kept.values()) == [1, 0, 1, 0]
+    assert len(promises) == 0
 
 
 def test_the_time_of_an_earlier_promise_keeps_no_place_for_a_later_one() -> None:
@@ -83,11 +109,41 @@ def test_the_time_of_an_earlier_promise_keeps_no_place_for_a_later_one() -> None
 def test_the_table_is_bounded_and_gives_the_time_of_a_place_beyond() -> None:
     promises = Promises()
     for number in range(PROMISES_MAX):
+        promises.give((f"t{number % 8}", f"a{number}"), INTERACTIVE, 500, 0.0, 1_000.0, 1.0)
+
+    beyond_ms = promises.give(("t0", "beyond"), INTERACTIVE, 500, 0.0, 1_000.0, 1.0)
+    assert (len(promises), promises.find(("t0", "beyond"))) == (PROMISES_MAX, None)
+    assert beyond_ms == pytest.approx(1_000 + SPACING * PROMISES_MAX, rel=0.01)
+
+
+def test_one_tenant_never_fills_the_table() -> None:
+    promises = Promises()
+    for number in range(PROMISES_PER_TENANT_MAX):
         promises.give(("t", f"a{number}"), INTERACTIVE, 500, 0.0, 1_000.0, 1.0)
 
-    beyond_ms = promises.give(("t", "beyond"), INTERACTIVE, 500, 0.0, 1_000.0, 1.0)
-    assert (len(promises), promises.find(("t", "beyond"))) == (PROMISES_MAX, None)
-    assert beyond_ms == pytest.approx(1_000 + SPACING * PROMISES_MAX)
+    beyond = [promises.give(("t", name), INTERACTIVE, 500, 0.0, 1_000.0, 1.0) for name in ("b", "c")]
+    assert beyond == pytest.approx([1_000 + SPACING * (PROMISES_PER_TENANT_MAX + each) for each in (0, 1)])
+    assert len(promises) == PROMISES_PER_TENANT_MAX
+    promises.give(("other", "a"), INTERACTIVE, 500, 0.0, 1_000.0, 1.0)
+    assert promises.find(("other", "a")) is not None
+
+
+def test_the_long_line_of_one_tenant_is_not_that_of_another() -> None:
+    promises = Promises()
+    given(promises, *(f"flood{number}" for number in range(1_000)), first_ms=100 * SPACING)
+
+    assert promises.give(("other", "a"), INTERACTIVE, 500, 0.0, 1.0, 100.0) == pytest.approx(2 * 100 * SPACING)
+
+
+def test_tenants_in_line_share_the_places_that_come_free() -> None:
+    promises, due = Promises(), dict[str, list[float]]()
+    for number in range(100):
+        for tenant in "abc":
+            due_ms = promises.give((tenant, f"{number}"), INTERACTIVE, 500, 0.0, 1.0, 100.0)
+            due.setdefault(tenant, []).append(due_ms)
+
+    steps = [later - sooner for own in due.values() for sooner, later in pairwise(own[5:])]
+    assert steps == pytest.approx([3 * 100 * SPACING] * len(steps))
 
 
 def test_nothing_is_promised_beyond_the_horizon() -> None:
@@ -207,11 +263,63 @@ def test_while_both_classes_wait_batch_is_promised_every_ninth_place() -> None:
     assert interactive[1] - interactive[0] == pytest.approx(9_000 / 8 * SPACING, abs=1)
 
 
+def test_a_task_that_is_refused_for_its_deadline_takes_no_place_and_moves_nobody() -> None:
+    stage = busy(capacity=40)
+    honest_ms = hint(busy(capacity=40), "honest")
+    late = stage.refusal(make_task("late", deadline_at_ms=stage.now + 1.0))
+
+    assert late.reason is Reason.DEADLINE
+    assert late.retry_after_ms is not None
+    assert late.retry_after_ms > RETRY_FULL_MS
+    assert len(stage.home().promises) == 0
+    assert hint(stage, "honest") == honest_ms
+
+
+def test_a_flood_of_one_tenant_sends_no_other_away_for_long() -> None:
+    stage = busy()
+    for number in range(500):
+        hint(stage, f"flood{number}")
+
+    assert hint(stage, "h", tenant="honest") <= 2 * 1_000 * SPACING + 1
+
+
+def test_one_large_promise_does_not_shut_the_queue() -> None:
+    stage = busy(queue_bytes_max=10_000)
+    stage.pass_ms(hint_of_bytes(stage, "large", 10_000))
+    finish_running(stage)
+    finish_running(stage)
+    stage.home().promises.settle(stage.now)
+
+    assert stage.home().promises.kept.size_bytes == 10_000
+    assert is_admitted(stage, "newcomer")
+
+
+def hint_of_bytes(stage: Stage, name: str, size_bytes: int) -> float:
+    refused = stage.refusal(make_task(name, size_bytes=size_bytes))
+    assert refused.reason is Reason.QUEUE_BYTES
+    assert refused.retry_after_ms is not None
+    return refused.retry_after_ms
+
+
 def test_a_queue_that_drops_its_oldest_keeps_no_places() -> None:
     stage = busy(full_policy=FullPolicy.DROP_LRU)
 
     assert is_admitted(stage, "newcomer")
     assert len(stage.home().promises) == 0
+
+
+def test_nobody_is_dropped_to_keep_a_place() -> None:
+    stage = ready_stage(make_plan(queue_capacity=3, full_policy=FullPolicy.SHED_LOW_PRIORITY))
+    for number in range(3):
+        stage.submit(make_task(f"seen{number}", admitted_ms=stage.now))
+        stage.pass_ms(1_000)
+        stage.finish(f"seen{number}")
+    stage.submit(*(make_task(f"b{number}", batch=True, admitted_ms=stage.now) for number in range(4)))
+    stage.pass_ms(hint(stage, "promised", batch=True))
+    finish_running(stage)
+
+    assert not is_admitted(stage, "newcomer")
+    assert stage.core.state.counts.dropped == 0
 
 
 def test_before_anything_is_known_a_hint_promises_nothing() -> None:

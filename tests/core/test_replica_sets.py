@@ -5,8 +5,11 @@ from msgspec import structs
 
 from supervisor.core import events as ev
 from supervisor.core.invariants import violations
+from supervisor.core.replicas import ReplicaSet
+from supervisor.core.state import move_waiting
 from supervisor.core.tasks import Waiting
-from supervisor.wire.codes import Engine
+from supervisor.core.waitlist import Waitlist
+from supervisor.wire.codes import Engine, QueueOrder
 from tests.core.builders import BOTH, Stage, make_plan, make_stage, make_task, ready_stage, started
 
 
@@ -106,6 +109,46 @@ def test_what_waits_moves_on_with_the_last_worker_of_its_version() -> None:
     }
     assert started(stage.done)[-1] == ("a", "p0")
     assert violations(stage.core.state, stage.now) == []
+
+
+@pytest.mark.orch("ORCH-3046")
+@pytest.mark.parametrize("order", QueueOrder)
+def test_what_lost_its_worker_is_still_at_the_front_after_the_move(order: QueueOrder) -> None:
+    stage = ready_stage(make_plan("p0", slots=2, queue_order=order))
+    stage.submit(*(make_task(name, strict=False, tenant=name) for name in ("a", "b", "c", "d")))
+    stage.lose()
+    stage.pass_ms(3_000)
+    before = [task.job_id for task in stage.home().waiting]
+
+    stage.serve(version="b200")
+
+    assert sorted(before[:2]) == ["a", "b"]
+    assert [name for name, _ in started(stage.done)[-2:]] == before[:2]
+    stage.submit(make_task("late", tenant="late"))
+    assert [task.job_id for task in stage.home().waiting] == ["c", "d", "late"]
+
+
+@pytest.mark.orch("ORCH-3046")
+@pytest.mark.parametrize("order", QueueOrder)
+def test_what_lost_its_worker_goes_before_those_that_wait_where_it_moves_to(order: QueueOrder) -> None:
+    old, new = make_plan("p0", queue_order=order), make_plan("p1", devices=(1,), queue_order=order)
+    stage = ready_stage(old, new)
+    source, target = stage.home(), replace_waiting(stage, "there", order)
+    for name, attempt in (("r1", 1), ("r2", 1)):
+        source.waiting.push_front(make_task(name, attempt=attempt, tenant=name))
+    source.waiting.push(make_task("new"))
+    source.waiting.push(make_task("restored", attempt=1))
+
+    move_waiting(stage.core.state, source, target)
+
+    assert [task.job_id for task in target.waiting] == ["r2", "r1", "there", "new", "restored"]
+
+
+def replace_waiting(stage: Stage, name: str, order: QueueOrder) -> ReplicaSet:
+    """Another set in which one task waits."""
+    other = ReplicaSet(stage.home().key, "other", waiting=Waitlist(order))
+    other.waiting.push(make_task(name))
+    return other
 
 
 def test_a_record_on_its_way_to_the_disk_moves_on_too() -> None:

@@ -453,3 +453,55 @@ def test_a_pool_on_two_devices_has_the_free_vram_of_the_tighter_one() -> None:
     )
 
     assert started(stage.submit(a_turn("t", None))) == [("t", "b")]
+
+
+@pytest.mark.orch("ORCH-3021")
+def test_turns_that_are_run_again_in_another_life_are_turns_of_that_life() -> None:
+    stage = ready_stage(a_pool(slots=TURNS_MAX))
+    stage.submit(*(a_turn(f"a{number}", A) for number in range(TURNS_MAX)))
+    stage.lose()
+    stage.pass_ms(2_000)
+    stage.serve()
+    for number in range(TURNS_MAX):
+        stage.finish(f"a{number}")
+
+    again = seen(stage, A)
+    run_turn(stage, "b", A)
+
+    assert again.turns == TURNS_MAX
+    assert seen(stage, A) is not again
+    assert seen(stage, A).turns == 1
+
+
+def turn_away(stage: Stage, name: str) -> None:
+    """The engine refuses a run because it is busy, and is tried again once its pause is over."""
+    run_id = stage.run_of(name)
+    stage.give(ev.RunFailed(run_id, "busy", "it is busy", 0, is_busy=True))
+    stage.give(ev.SlotsSeenIdle("p0", stage.replica().incarnation, (run_id,)))
+    assert violations(stage.core.state, stage.now) == []
+    stage.pass_ms(60_000)
+
+
+@pytest.mark.orch("ORCH-3009")
+@pytest.mark.parametrize("turns_before", [1, TURNS_MAX - 1])
+def test_a_turn_that_a_busy_engine_refused_finds_its_kv_when_it_is_taken(turns_before: int) -> None:
+    stage = ready_stage(a_pool(slots=1))
+    for number in range(turns_before):
+        run_turn(stage, f"a{number}", A)
+    stage.submit(a_turn("refused", A))
+    turn_away(stage, "refused")
+
+    run = only(stage.done, ef.StartRun)[-1]
+
+    assert (run.task.job_id, run.kv_warmth) == ("refused", True)
+    assert evictions(stage.done) == []
+    assert seen(stage, A).turns == turns_before + 1
+
+
+def test_a_refused_turn_that_found_no_kv_leaves_none() -> None:
+    stage = ready_stage(a_pool(slots=1))
+    stage.submit(a_turn("a1", A))
+    turn_away(stage, "a1")
+
+    assert not only(stage.done, ef.StartRun)[-1].kv_warmth
+    assert seen(stage, A).turns == 1

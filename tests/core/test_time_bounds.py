@@ -4,6 +4,7 @@ import pytest
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
+from supervisor.core.invariants import violations
 from supervisor.core.tasks import Running, Waiting
 from supervisor.wire.codes import Code, FinishReason, Reason
 from tests.core.builders import error_of, make_plan, make_task, only, ready_stage, started
@@ -145,6 +146,26 @@ def test_a_missing_reader_never_cancels_a_waiting_task() -> None:
     stage.pass_ms(50_000)
 
     assert isinstance(stage.task("t").phase, Waiting)
+
+
+@pytest.mark.parametrize("is_read_again", [False, True])
+def test_a_re_run_that_nobody_reads_has_a_grace_of_its_own(*, is_read_again: bool) -> None:
+    stage = ready_stage(make_plan(disconnect_grace_ms=5_000))
+    stage.submit(make_task("t"))
+    stage.give(ev.ReadersLeft("t"))
+    stage.lose()
+    stage.pass_ms(6_000)
+    assert isinstance(stage.task("t").phase, Waiting)
+    assert violations(stage.core.state, stage.now) == []
+    stage.serve()
+    if is_read_again:
+        stage.give(ev.ReadersCame("t"))
+
+    before = stage.pass_ms(4_999)
+    at_the_end = stage.pass_ms(1)
+
+    assert only(before, ef.AbortRun) == []
+    assert len(only(at_the_end, ef.AbortRun)) == (0 if is_read_again else 1)
 
 
 def test_readers_of_an_unknown_or_finished_task_change_nothing() -> None:

@@ -264,3 +264,79 @@ def test_another_task_that_leaves_takes_no_turn_away() -> None:
     waitlist.remove(next(task for task in waitlist if task.job_id == "i2"))
 
     assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "i1"
+
+
+def test_rank_stays_right_where_many_went_back_to_the_front() -> None:
+    waitlist = Waitlist()
+    tasks = [make_task(f"i{n}") for n in range(700)]
+    returned = [make_task(f"r{n}", attempt=1) for n in range(1_100)]
+    for task in tasks:
+        waitlist.push(task)
+    for task in returned:
+        waitlist.push_front(task)
+    waitlist.remove(returned[500])
+    waitlist.remove(tasks[3])
+    left = [task for task in (*reversed(returned), *tasks) if task not in (returned[500], tasks[3])]
+
+    assert list(waitlist) == left
+    assert [waitlist.rank(task) for task in left] == list(range(len(left)))
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_a_batch_task_that_was_turned_away_does_not_lose_the_turn_of_its_class() -> None:
+    waitlist = filled("b1", "b2", *(f"i{n}" for n in range(40)))
+    for _ in range(BATCH_EVERY - 1):
+        take(waitlist)
+    head = waitlist.head(0)
+    assert head is not None
+    assert take(waitlist) == "b1"
+    between = take(waitlist)
+
+    waitlist.push_front(head)
+
+    assert between == "i8"
+    assert take(waitlist) == "b1"
+    assert drain(waitlist).index("b2") == BATCH_EVERY - 1
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_old_batch_that_was_turned_away_is_still_as_old_as_it_was() -> None:
+    waitlist = filled("b1", "i1", "i2")
+    head = waitlist.head(BATCH_AGE_MS_MAX + 1)
+    assert head is not None
+    assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "b1"
+
+    waitlist.push_front(head)
+
+    assert take(waitlist, BATCH_AGE_MS_MAX + 1) == "b1"
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_a_turn_that_another_batch_task_used_since_is_not_given_back() -> None:
+    waitlist = filled("b1", "b2", *(f"i{n}" for n in range(40)))
+    for _ in range(BATCH_EVERY - 1):
+        take(waitlist)
+    first = waitlist.head(0)
+    assert first is not None
+    order = [take(waitlist) for _ in range(BATCH_EVERY + 1)]
+
+    waitlist.push_front(first)
+
+    assert (order[0], order[-1]) == ("b1", "b2")
+    assert drain(waitlist).index("b1") == BATCH_EVERY - 1
+
+
+@pytest.mark.orch("ORCH-3051")
+def test_a_batch_task_that_is_always_turned_away_does_not_keep_interactive_tasks_from_going() -> None:
+    waitlist = filled("b1", *(f"i{n}" for n in range(40)))
+    went = 0
+    for _ in range(30):
+        head = waitlist.head(0)
+        assert head is not None
+        waitlist.take(head, 0)
+        if head.job_id == "b1":
+            waitlist.push_front(head)
+        else:
+            went += 1
+
+    assert went == 24, "eight of ten: batch has its turn and once more"

@@ -253,3 +253,17 @@ def test_poison_ends_after_two_workers_and_the_tasks_behind_it_are_served(make_d
     assert daemon.ask("GET", f"/v1/tasks/{poison}").json["attempt"] == 2
     assert {daemon.read_stream(task_id).end.name for task_id in behind} == {"end"}
     assert daemon.pool("tiny")["metrics"]["restarts_total"] == 2
+
+
+def test_the_counters_conserve_tasks_over_a_restart_too(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(a_fake_pool()).start_ready()
+    task_ids = [daemon.accept(prompt=SLOW, max_tokens=TOKENS) for _ in range(3)]
+    read_some(daemon, task_ids[0], 5)
+    daemon.kill()
+    daemon.start()
+
+    for task_id in task_ids:
+        daemon.wait_terminal(task_id)
+
+    ended = sum(sum(daemon.series(f"tasks_{how}_total").values()) for how in ("finished", "canceled", "dropped"))
+    assert sum(daemon.series("tasks_enqueued_total").values()) == ended == len(task_ids)

@@ -182,3 +182,16 @@ def test_a_task_leaves_its_line_in_the_log_and_the_counters_conserve(daemon: Dae
     samples = [line for line in page.splitlines() if line and not line.startswith("#")]
     assert all('engine="' in line and 'engine_version="' in line for line in samples)
     assert ended[0] not in page
+
+
+def test_a_list_says_how_tasks_ended_and_leaves_their_texts_out(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(a_fake_pool()).start_ready()
+    task_id = daemon.accept(max_tokens=5)
+    whole = daemon.wait_terminal(task_id)
+    daemon.kill()
+    daemon.start()
+
+    (listed,) = daemon.ask("GET", "/v1/tasks").json["tasks"]
+
+    assert listed["result"] == {name: whole["result"][name] for name in whole["result"] if name != "text"}
+    assert daemon.ask("GET", f"/v1/tasks/{task_id}").json["result"]["text"] == whole["result"]["text"] != ""

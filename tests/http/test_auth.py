@@ -323,3 +323,16 @@ async def test_on_the_control_socket_the_actor_is_the_user(
     [line] = [each for each in caplog.records if each.getMessage() == "control action"]
     assert answer.status == 202
     assert line.__dict__["actor"].startswith("uid:")
+
+
+async def test_the_lines_that_one_key_can_cause_by_asking_for_too_much_are_bounded(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = door.key(Scope.DATA)
+    async with await RawClient.tcp(door.port) as client:
+        statuses = {(await client.ask("GET", "/metrics", headers=bearer(key))).status for _ in range(60)}
+    lines = [line for line in caplog.records if line.getMessage() == "request not permitted"]
+
+    assert statuses == {403}
+    assert len(lines) == 50
+    assert door.failures == ["scope"] * 60

@@ -1,17 +1,32 @@
 """How many connections, how long they may idle, and what happens to those that do not read or do not leave."""
 
 import asyncio
+import shutil
+import ssl
 from pathlib import Path
 
 import pytest
 
+from supervisor.http.limits import Limits
+from supervisor.http.server import HttpServer
+from supervisor.http.tls import Tls
 from tests.http.conftest import Serve
+from tests.support.certificates import make_certificate
 from tests.support.memory_service import MemoryService, submit_body
 from tests.support.rawhttp import RawClient, request
 from tests.support.waiting import until
 
 TASK_ID = "00000000-0000-4000-8000-000000000001"
 KIB = 1024
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl program makes the certificates")
+    tls = Tls(*make_certificate(tmp_path, "first"), {})
+    tls.take_up()
+    return tls
 
 
 async def test_the_oldest_idle_connection_makes_room(serve: Serve) -> None:
@@ -68,6 +83,46 @@ async def test_a_flood_on_tcp_leaves_the_control_socket_alone(serve: Serve, tmp_
     assert answer.status == 200
     for client in flood:
         client.reset()
+
+
+async def test_handshakes_count_from_accept_on_and_the_oldest_makes_room(
+    service: MemoryService, tls: Tls, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    server = HttpServer(service, socket_path=path, limits=Limits(connections_max=3, header_s=30), tls=tls)
+    await server.start()
+    silent = [await RawClient.tcp(server.port) for _ in range(20)]
+    rests = [await client.closed() for client in silent[:17]]
+    counted = server.connections
+    async with await RawClient.unix(path) as operator:
+        status = (await operator.ask("GET", "/v1/status")).status
+    trusting = ssl.create_default_context(cafile=tls.cert_file)
+    async with RawClient(
+        *await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting, server_hostname="localhost")
+    ) as newcomer:
+        answer = await newcomer.ask("GET", "/healthz")
+    await server.close()
+    left = [await client.closed() for client in silent[17:]]
+
+    assert (rests, counted) == ([b""] * 17, 3)
+    assert (status, answer.status) == (200, 200)
+    assert left == [b""] * 3
+
+
+async def test_a_handshake_takes_the_place_of_an_idle_connection(service: MemoryService, tls: Tls) -> None:
+    server = HttpServer(service, limits=Limits(connections_max=1, header_s=30), tls=tls)
+    await server.start()
+    trusting = ssl.create_default_context(cafile=tls.cert_file)
+    async with RawClient(
+        *await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting, server_hostname="localhost")
+    ) as idle:
+        await idle.ask("GET", "/healthz")
+        silent = await RawClient.tcp(server.port)
+        rest = await idle.closed()
+    await server.close()
+
+    assert rest == b""
+    assert await silent.closed() == b""
 
 
 async def test_an_idle_connection_is_closed(serve: Serve) -> None:

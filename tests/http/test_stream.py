@@ -1,6 +1,7 @@
 """`GET /v1/tasks/{id}/stream`: replay, live frames, several readers, slow readers and readers that leave."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -352,3 +353,29 @@ async def test_nothing_follows_a_cancel_but_the_end(client: RawClient, serve: Se
     ] * 2
     assert rest.startswith(b"id: 4\nevent: end\n")
     assert b'"finish_reason":"canceled"' in rest
+
+
+@pytest.mark.orch("ORCH-2002")
+async def test_a_frame_of_megabytes_waits_in_the_log_for_readers_that_do_not_read(serve: Serve, accept: Accept) -> None:
+    server = await serve(send_buffer_bytes=4 * KIB)
+    clients = [await RawClient.tcp(server.port, receive_buffer_bytes=4 * KIB) for _ in range(4)]
+    task = await accept(clients[0])
+    for client in clients:
+        await opened(client, task)
+    await until(lambda: task.log.readers == len(clients))
+    end = b"id: 1\nevent: end\ndata: " + b"x" * (4 * 1024 * KIB) + b"\n\n"
+    tracemalloc.start()
+
+    task.log.close(end)
+    begun = [await client.chunk() for client in clients]
+    held_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert held_bytes < len(end) / 2
+    chunks = [
+        [first, *[chunk async for chunk in client.chunks()]] for first, client in zip(begun, clients, strict=True)
+    ]
+    assert [b"".join(pieces) == end for pieces in chunks] == [True] * len(clients)
+    assert max(len(piece) for pieces in chunks for piece in pieces) <= 64 * KIB
+    for client in clients:
+        client.reset()

@@ -28,13 +28,27 @@ class Words:
 def words(tmp_path: Path) -> Words:
     words = Words(tmp_path / "word")
     words.path.write_text("one")
-    words.take_up()
     return words
 
 
-@pytest.fixture
-def files(words: Words) -> FollowedFiles:
+def follow(words: Words) -> FollowedFiles:
     return FollowedFiles([Source("words", (words.path,), words.take_up, (ValueError, OSError))])
+
+
+@pytest.fixture
+async def files(words: Words) -> FollowedFiles:
+    """The first look is over."""
+    files = follow(words)
+    await files.look()
+    return files
+
+
+async def test_what_changed_after_it_was_read_and_before_it_was_followed_is_noticed(words: Words) -> None:
+    words.take_up()
+    words.path.write_text("revoked")
+    await follow(words).look()
+
+    assert words.word == "revoked"
 
 
 async def test_a_file_is_read_again_when_it_changed_and_only_then(words: Words, files: FollowedFiles) -> None:
@@ -95,6 +109,7 @@ async def test_a_link_that_is_turned_to_another_file_is_a_change(words: Words, t
     seen = Words(link)
     files = FollowedFiles([Source("words", (link,), seen.take_up, (OSError,))])
     (tmp_path / "other").write_text("other")
+    await files.look()
 
     link.unlink()
     link.symlink_to(tmp_path / "other")

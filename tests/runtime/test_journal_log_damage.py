@@ -1,5 +1,7 @@
 """The log of the journal, cut and flipped: it starts, loses nothing before the damage, and says what it found."""
 
+import sqlite3
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -89,3 +91,22 @@ def test_frames_of_an_older_log_are_no_gap(tmp_path: Path) -> None:
     assert (tmp_path / "journal-wal").stat().st_size > 10 * FRAME_BYTES
     assert gap is None
     store.close()
+
+
+def test_a_last_commit_that_lost_its_first_page_was_never_answered_and_is_no_gap(tmp_path: Path) -> None:
+    """Its pages may reach the disk in any order before the power fails."""
+    with closing(sqlite3.connect(tmp_path / "x", isolation_level=None)) as base:
+        base.executescript("pragma journal_mode=wal; pragma wal_autocheckpoint=0; create table t(a)")
+        log = tmp_path / "x-wal"
+        before = log.stat().st_size
+        base.executescript("begin; " + "insert into t values(randomblob(3000)); " * 6 + "commit")
+        last = log.read_bytes()
+        base.execute("insert into t values(1)")
+        followed = log.read_bytes()
+
+    torn = bytes(FRAME_BYTES)
+    (tmp_path / "last").write_bytes(last[:before] + torn + last[before + FRAME_BYTES :])
+    (tmp_path / "followed").write_bytes(followed[:before] + torn + followed[before + FRAME_BYTES :])
+
+    assert wal.find_gap(tmp_path / "last") is None
+    assert wal.find_gap(tmp_path / "followed") is not None

@@ -65,3 +65,11 @@ def test_a_bad_file_takes_no_key_away_and_opens_nothing(path: Path, spoil: str) 
     assert ring.needs_key
     assert isinstance(ring.find(issued.secret), Caller)
     assert isinstance(ring.find("ok_" + "A" * 43), KeyRejected)
+
+
+def test_a_disk_that_fails_is_a_sentence() -> None:
+    """Reading this file gives EIO: nothing is mapped at its start."""
+    ring = KeyRing(Path("/proc/self/mem"), {})
+
+    with pytest.raises(KeysError, match=r"/proc/self/mem cannot be read: Input/output error"):
+        ring.take_up()

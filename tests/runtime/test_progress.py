@@ -196,3 +196,19 @@ def test_a_kill_at_any_moment_leaves_no_less_than_was_delivered(tmp_path: Path, 
 
     assert delivered[-1] <= found.tokens <= delivered[-1] + 1
     assert found.digest == digest_of(text_of(found.tokens))
+
+
+def test_the_table_of_a_living_daemon_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    living = ProgressTable.open(path, 1)
+    track = living.claim(a_job(0), 1, is_fresh=True)
+    assert track is not None
+    track.advance(3, text_of(3))
+
+    second = ProgressTable.open(path, 1)
+    second.keep_only([])
+
+    assert second.found == {}
+    second.close()
+    living.close()
+    assert reopened(path)[a_job(0)].tokens == 3

@@ -135,3 +135,11 @@ def test_a_reader_gets_exactly_the_rest(owed: int, sizes: list[int], cursor: int
 
     whole = [STARTED, *tokens(at)]
     assert log.read(cursor)[0] == (b"".join(whole[cursor:]) if at >= owed else b"" if cursor else STARTED)
+
+
+def test_numbers_that_stay_empty_are_passed_over_to_a_frame_larger_than_the_bound() -> None:
+    log = TaskLog.owing("j", Delivered(attempt=1, daemons=1, tokens=5, digest=b"x" * 16))
+    frame = b"id: 7\nevent: error\ndata: " + b"x" * 100 + b"\n\n"
+    log.close(frame)
+
+    assert log.read(0, 50) == (frame, 7)

@@ -14,6 +14,8 @@ class Member:
     grant: int
     tasks: list[Task] = field(default_factory=list)
     deficit: int = 0
+    had_its_turn: bool = False
+    """It went in this round already, and came back: what is left of the round passes it by."""
 
 
 class NaiveRobin:
@@ -25,6 +27,7 @@ class NaiveRobin:
         self.ring: list[Member] = []
         self.at = 0
         self.has_grant = False
+        self.went: set[str] = set()  # in this round
 
     def member(self, tenant: str) -> Member | None:
         return next((each for each in self.ring if each.tenant == tenant), None)
@@ -37,6 +40,7 @@ class NaiveRobin:
         member = self.member(task.tenant)
         if member is None:
             member = Member(task.tenant, QUANTUM_TOKENS * self.weights.get(task.tenant, 1))
+            member.had_its_turn = task.tenant in self.went
             self.ring.append(member)
         member.tasks.append(task)
 
@@ -48,11 +52,14 @@ class NaiveRobin:
         if self.returned:
             return self.returned[0]
         while self.ring:
-            self.at %= len(self.ring)
+            if self.at >= len(self.ring):
+                self.at = 0
+                self.went.clear()
             member = self.ring[self.at]
             if not self.has_grant:
-                member.deficit += member.grant
+                member.deficit += 0 if member.had_its_turn else member.grant
                 self.has_grant = True
+                member.had_its_turn = False
             if member.tasks[0].expected_tokens <= member.deficit:
                 return member.tasks[0]
             self.at, self.has_grant = self.at + 1, False
@@ -60,11 +67,11 @@ class NaiveRobin:
 
     def look(self) -> Task | None:
         """What `walk` would give, with nothing changed."""
-        kept = self.at, self.has_grant, [each.deficit for each in self.ring]
+        kept = self.at, self.has_grant, [(each.deficit, each.had_its_turn) for each in self.ring], set(self.went)
         found = self.walk()
-        self.at, self.has_grant = kept[0], kept[1]
-        for member, deficit in zip(self.ring, kept[2], strict=True):
-            member.deficit = deficit
+        self.at, self.has_grant, _, self.went = kept
+        for member, (deficit, had_its_turn) in zip(self.ring, kept[2], strict=True):
+            member.deficit, member.had_its_turn = deficit, had_its_turn
         return found
 
     def take(self) -> Task:
@@ -74,6 +81,7 @@ class NaiveRobin:
             return self.returned.pop(0)
         member = self.ring[self.at]
         member.deficit -= task.expected_tokens
+        self.went.add(member.tenant)
         del member.tasks[0]
         self._drop_if_empty(member)
         return task
@@ -103,3 +111,4 @@ class NaiveRobin:
             self.has_grant = False
         if not self.ring:
             self.at, self.has_grant = 0, False
+            self.went.clear()

@@ -56,6 +56,16 @@ class FairLaneMachine(RuleBasedStateMachine):
             self.arrived.remove(head)
 
     @precondition(lambda self: self.arrived)
+    @rule(count=st.integers(1, 30))
+    def dispatch_and_come_back(self, count: int) -> None:
+        """Closed loops: whoever goes sends the next one of that size at once."""
+        for _ in range(count):
+            head = self.lane.head()
+            assert head is not None
+            self.dispatch(1)
+            self.push(head.tenant, [head.expected_tokens])
+
+    @precondition(lambda self: self.arrived)
     @rule()
     def find_no_room(self) -> None:
         self.lane.hold()

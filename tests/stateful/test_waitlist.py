@@ -22,6 +22,9 @@ class WaitlistMachine(RuleBasedStateMachine):
         self.passed_batch = 0
         self.turn: Priority | None = None
         self.batch_went_at: float | None = None
+        self.gone: list[Task] = []
+        self.last_turn: tuple[Task, int, float | None] | None = None
+        self.given_back: Task | None = None
         self.now = 0.0
         self.names = 0
 
@@ -36,7 +39,7 @@ class WaitlistMachine(RuleBasedStateMachine):
         if self.turn is not None:
             return self.lanes[self.turn][0]
         since = [at for at in (batch[0].admitted_ms, self.batch_went_at) if at is not None]
-        is_due = self.passed_batch == BATCH_EVERY - 1 or all(self.now - at > BATCH_AGE_MS_MAX for at in since)
+        is_due = self.passed_batch >= BATCH_EVERY - 1 or all(self.now - at > BATCH_AGE_MS_MAX for at in since)
         return batch[0] if is_due else interactive[0]
 
     def fresh(self, is_batch: bool, size: int, attempt: int = 0) -> Task:
@@ -63,6 +66,18 @@ class WaitlistMachine(RuleBasedStateMachine):
         self.waitlist.push_front(task)
         self.lanes[task.priority].insert(0, task)
 
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def turn_away(self, data: st.DataObject) -> None:
+        task = self.gone.pop(data.draw(st.integers(max(len(self.gone) - 12, 0), len(self.gone) - 1)))
+        task.attempt += 1
+        self.waitlist.push_front(task)
+        self.lanes[task.priority].insert(0, task)
+        if self.last_turn is not None and self.last_turn[0] is task:
+            _, passed, self.batch_went_at = self.last_turn
+            self.passed_batch += passed
+            self.last_turn, self.given_back = None, task
+
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), count=st.integers(1, 30))
     def leave(self, data: st.DataObject, count: int) -> None:
@@ -80,11 +95,15 @@ class WaitlistMachine(RuleBasedStateMachine):
             head = self.waitlist.head(self.now)
             assert head is self.expected_head()
             assert head is not None
+            if head.priority is BATCH:
+                is_again, self.given_back = head is self.given_back, None
+                self.last_turn = None if is_again else (head, self.passed_batch, self.batch_went_at)
             self.passed_batch = self.passed_batch + 1 if head.priority is INTERACTIVE and self.lanes[BATCH] else 0
             self.turn = None
             self.batch_went_at = self.now if head.priority is BATCH else self.batch_went_at
             self.waitlist.take(head, self.now)
             self.lanes[head.priority].remove(head)
+            self.gone.append(head)
 
     @precondition(lambda self: self.waiting)
     @rule()

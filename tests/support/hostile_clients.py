@@ -1,7 +1,8 @@
-"""Clients that hold connections instead of using them, in a process of their own: `python -m ... PORT COUNT OVER_S KIND...`.
+"""Clients that hold connections instead of using them, in a process of their own: `... PORT COUNT OVER_S KIND...`.
 
-Opens COUNT connections, spread over the kinds and over OVER_S seconds, and opens each anew when the server closes it, until standard input
-ends. Then it prints, as one line of JSON, how many each kind lost and how long the longest of each lived, in seconds.
+Opens COUNT connections, spread over the kinds and over OVER_S seconds, and opens each anew when the server closes it,
+until standard input ends. Then it prints, as one line of JSON, how many each kind lost and how long the longest of each
+lived, in seconds.
 """
 
 import asyncio

@@ -31,6 +31,8 @@ class AcceptRecord(Struct, frozen=True, kw_only=True, gc=False):
     queue_position: int
     predicted_start_ms: int | None
     client_id: str = ""
+    set_kind: str = ""
+    """The kind of replica set that it was admitted to; records of before have none."""
 
 
 class AttemptRecord(Struct, frozen=True, kw_only=True, gc=False):

@@ -37,6 +37,7 @@ class _Meta(Struct, frozen=True, array_like=True, gc=False):
     predicted_start_ms: int | None
     body_crc: int
     client_id: str = ""
+    set_kind: str = ""
 
 
 class _Outcome(Struct, frozen=True, array_like=True, gc=False):
@@ -66,6 +67,7 @@ def pack_accept(accept: AcceptRecord) -> tuple[bytes, bytes]:
         accept.predicted_start_ms,
         crc32(accept.body),
         accept.client_id,
+        accept.set_kind,
     )
     return _seal(_pack(meta)), accept.body
 
@@ -131,6 +133,7 @@ def _accept(meta: _Meta, body: bytes) -> AcceptRecord:
         queue_position=meta.queue_position,
         predicted_start_ms=meta.predicted_start_ms,
         client_id=meta.client_id,
+        set_kind=meta.set_kind,
     )
 
 

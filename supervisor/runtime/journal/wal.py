@@ -1,8 +1,9 @@
-"""Reads the write-ahead log of the journal as bytes: is there a torn frame with whole ones behind it?
+"""Reads the write-ahead log of the journal as bytes: is there a torn frame with a commit behind it?
 
 SQLite plays a log up to its first bad frame and drops the rest without a word. That is right for a commit that a crash
-cut off, which is always the last; it is silent loss where a flipped byte in the middle hides later commits. A frame's
-checksum goes on from the one before it, so a later frame is proved whole by what is stored of its predecessor.
+cut off, which is always the last, though its frames may have reached the disk in any order; it is silent loss where a
+flipped byte in the middle hides later commits. A frame's checksum goes on from the one before it, so a later frame is
+proved whole by what is stored of its predecessor.
 
 Format: https://sqlite.org/fileformat2.html#the_write_ahead_log. Changes nothing; decides only what is whole.
 """
@@ -24,7 +25,10 @@ Sum = tuple[int, int]
 
 
 class LogGap(Struct, frozen=True):
-    """A log whose whole frames do not lie in one piece from its start. `torn` counts the others among them."""
+    """A log whose whole frames do not lie in one piece from its start, and not for want of its last commit alone.
+
+    `torn` counts the others among them.
+    """
 
     torn: int
     whole: int
@@ -57,6 +61,9 @@ def find_gap(path: Path) -> LogGap | None:
     whole = [position for position, is_whole in enumerate(_judge(log)) if is_whole]
     if not whole or (log.is_header_whole and whole[-1] == len(whole) - 1):
         return None
+    first_torn = next((place for place, position in enumerate(whole) if place != position), len(whole))
+    if not _has_commit(log, 0 if not log.is_header_whole else first_torn, whole[-1]):
+        return None
     return LogGap(torn=whole[-1] + 1 - len(whole), whole=len(whole))
 
 
@@ -82,6 +89,15 @@ def mend(source: Path, target: Path) -> None:
             running = _sum(log.order, content[:8] + content[_FRAME.size :], running)
             pieces += [content[:16], _SUM.pack(*running), content[_FRAME.size :]]
     target.write_bytes(b"".join(pieces))
+
+
+def _has_commit(log: _Log, first: int, last: int) -> bool:
+    """Whether a commit ends in a frame from `first` on and before `last`: it was on disk before `last` was written."""
+    for position in range(first, last):
+        _, pages_after_commit, *salts, _, _ = _FRAME.unpack_from(log.data, _HEADER.size + position * log.frame_bytes)
+        if pages_after_commit and (salts[0], salts[1]) == log.salts:
+            return True
+    return False
 
 
 def _read(path: Path) -> _Log | None:
