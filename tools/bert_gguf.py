@@ -14,22 +14,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from tools.gguf_format import (
-    BOOL,
-    F32,
-    I32,
-    STRING,
-    U32,
-    Tensor,
-    array_field,
-    halves,
-    number_field,
-    string_field,
-    text,
-    write_gguf,
-)
+from tools.bert_fields import BertSizes, bert_fields
+from tools.gguf_format import Tensor, halves, write_gguf
 
-LAYER_NORM_EPSILON = 1e-12
 _POOLING_MEAN, _MOSTLY_F16 = 1, 1
 _NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
 _SPECIALS = {"[PAD]": _CONTROL, "[UNK]": _UNKNOWN, "[CLS]": _CONTROL, "[SEP]": _CONTROL, "[MASK]": _CONTROL}
@@ -145,30 +132,11 @@ def _word(word: str) -> tuple[str, int]:
 
 
 def _fields(sizes: Mapping[str, int], words: Sequence[str], name: str, heads: int) -> list[bytes]:
-    spelled = [_word(word) for word in words]
-    return [
-        string_field("general.architecture", "bert"),
-        string_field("general.name", name),
-        number_field("general.file_type", U32, _MOSTLY_F16),
-        number_field("bert.context_length", U32, sizes["context"]),
-        number_field("bert.embedding_length", U32, sizes["embd"]),
-        number_field("bert.feed_forward_length", U32, sizes["ff"]),
-        number_field("bert.block_count", U32, sizes["layers"]),
-        number_field("bert.attention.head_count", U32, heads),
-        number_field("bert.attention.layer_norm_epsilon", F32, LAYER_NORM_EPSILON),
-        number_field("bert.attention.causal", BOOL, 0),
-        number_field("bert.pooling_type", U32, _POOLING_MEAN),
-        string_field("tokenizer.ggml.model", "bert"),
-        string_field("tokenizer.ggml.pre", "default"),
-        number_field("tokenizer.ggml.token_type_count", U32, 2),
-        array_field("tokenizer.ggml.tokens", STRING, [text(word) for word, _ in spelled]),
-        array_field("tokenizer.ggml.scores", F32, [struct.pack("<f", 0.0) for _ in spelled]),
-        array_field("tokenizer.ggml.token_type", I32, [struct.pack("<i", kind) for _, kind in spelled]),
-        number_field("tokenizer.ggml.padding_token_id", U32, words.index("[PAD]")),
-        number_field("tokenizer.ggml.unknown_token_id", U32, words.index("[UNK]")),
-        number_field("tokenizer.ggml.bos_token_id", U32, words.index("[CLS]")),
-        number_field("tokenizer.ggml.eos_token_id", U32, words.index("[SEP]")),
-        number_field("tokenizer.ggml.cls_token_id", U32, words.index("[CLS]")),
-        number_field("tokenizer.ggml.seperator_token_id", U32, words.index("[SEP]")),
-        number_field("tokenizer.ggml.mask_token_id", U32, words.index("[MASK]")),
-    ]
+    return bert_fields(
+        BertSizes(sizes["context"], sizes["embd"], sizes["ff"], sizes["layers"], heads),
+        [_word(word) for word in words],
+        {special: words.index(special) for special in _SPECIALS},
+        name=name,
+        file_type=_MOSTLY_F16,
+        pooling=_POOLING_MEAN,
+    )

@@ -6,33 +6,21 @@ is a pure function of its arguments. Standard library only; it knows nothing of 
 
 import math
 import random
-import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.gguf_format import (
-    BOOL,
-    F32,
-    I32,
-    STRING,
-    U32,
-    Tensor,
-    array_field,
-    number_field,
-    string_field,
-    text,
-    write_gguf,
-)
+from tools.bert_fields import BertSizes, bert_fields
+from tools.gguf_format import Tensor, write_gguf
 
 HEADS = 4
 POOLING_MEAN, POOLING_RANK = 1, 4
 SCORE_GAIN = 8.0
 """Spreads the scores of a random ranker, so that two documents never get the same one."""
 
+_ALL_F32 = 0
 _NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
-_PAD, _UNK, _CLS, _SEP, _MASK = range(5)
 _SPECIALS = (("[PAD]", _CONTROL), ("[UNK]", _UNKNOWN), ("[CLS]", _CONTROL), ("[SEP]", _CONTROL), ("[MASK]", _CONTROL))
 _WORD_START = "▁"
 
@@ -116,30 +104,11 @@ def _rows(rng: random.Random, rows: int, columns: int, *, gain: float = 1.0) -> 
 
 
 def _fields(shape: Shape, seed: int, pooling: int) -> list[bytes]:
-    vocab = _vocabulary()
-    return [
-        string_field("general.architecture", "bert"),
-        string_field("general.name", f"orchctl tiny random {seed}"),
-        number_field("general.file_type", U32, 0),
-        number_field("bert.context_length", U32, shape.ctx),
-        number_field("bert.embedding_length", U32, shape.embd),
-        number_field("bert.feed_forward_length", U32, shape.ff),
-        number_field("bert.block_count", U32, shape.layers),
-        number_field("bert.attention.head_count", U32, HEADS),
-        number_field("bert.attention.layer_norm_epsilon", F32, 1e-12),
-        number_field("bert.attention.causal", BOOL, 0),
-        number_field("bert.pooling_type", U32, pooling),
-        string_field("tokenizer.ggml.model", "bert"),
-        string_field("tokenizer.ggml.pre", "default"),
-        number_field("tokenizer.ggml.token_type_count", U32, 2),
-        array_field("tokenizer.ggml.tokens", STRING, [text(word) for word, _ in vocab]),
-        array_field("tokenizer.ggml.scores", F32, [struct.pack("<f", 0.0) for _ in vocab]),
-        array_field("tokenizer.ggml.token_type", I32, [struct.pack("<i", kind) for _, kind in vocab]),
-        number_field("tokenizer.ggml.padding_token_id", U32, _PAD),
-        number_field("tokenizer.ggml.unknown_token_id", U32, _UNK),
-        number_field("tokenizer.ggml.bos_token_id", U32, _CLS),
-        number_field("tokenizer.ggml.eos_token_id", U32, _SEP),
-        number_field("tokenizer.ggml.cls_token_id", U32, _CLS),
-        number_field("tokenizer.ggml.seperator_token_id", U32, _SEP),
-        number_field("tokenizer.ggml.mask_token_id", U32, _MASK),
-    ]
+    return bert_fields(
+        BertSizes(shape.ctx, shape.embd, shape.ff, shape.layers, HEADS),
+        _vocabulary(),
+        {word: place for place, (word, _) in enumerate(_SPECIALS)},
+        name=f"orchctl tiny random {seed}",
+        file_type=_ALL_F32,
+        pooling=pooling,
+    )
