@@ -36,6 +36,7 @@ from supervisor.runtime.engine_logs import rotate_if_needed
 from supervisor.runtime.followed_files import FollowedFiles, Source
 from supervisor.runtime.gauges import Gauges
 from supervisor.runtime.gpus import GpuSource
+from supervisor.runtime.intent_file import IntentFile
 from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Damage, Restored
 from supervisor.runtime.journaling import Journaling
@@ -44,7 +45,7 @@ from supervisor.runtime.loop import CoreLoop
 from supervisor.runtime.metrics import Metrics
 from supervisor.runtime.model_shapes import ModelShapes
 from supervisor.runtime.outputs import OutputShelf
-from supervisor.runtime.perform import Performer
+from supervisor.runtime.perform import Parts, Performer
 from supervisor.runtime.policy_desk import PolicyDesk
 from supervisor.runtime.processes import Processes
 from supervisor.runtime.progress import ProgressTable
@@ -111,6 +112,7 @@ class Daemon:
             self._core.post,
             self._processes,
             lambda pool_id: len(self._core.state.replicas[pool_id].runs),
+            self._order.gpus,
             state_dir=self._order.places.state_dir,
             log_dir=self._order.places.log_dir,
             is_simulated=self._order.simulated is not None,
@@ -124,15 +126,19 @@ class Daemon:
             self._journal, self._logs, self._core.post, self._core.now_ms, outputs, self._note_damage
         )
         self._chronicle = Chronicle(lambda: self._core.state, self._core.now_ms)
+        self._intents = IntentFile(self._order.places.state_dir, self._core.now_ms)
         self._performer = Performer(
-            answers=self._answers,
-            journaling=self._journaling,
-            runs=runs,
-            hands=self._hands,
-            logs=self._logs,
-            metrics=self._metrics,
-            chronicle=self._chronicle,
-            on_halted=self._done.set,
+            Parts(
+                answers=self._answers,
+                journaling=self._journaling,
+                runs=runs,
+                hands=self._hands,
+                logs=self._logs,
+                metrics=self._metrics,
+                chronicle=self._chronicle,
+                intents=self._intents,
+                on_halted=self._done.set,
+            )
         )
         self._devices = DeviceWatch(self._order.gpus, self._core.post, self._gauges)
         self._files = FollowedFiles(_sources(self._order))
@@ -235,6 +241,8 @@ class Daemon:
         """Take up the tasks of an earlier daemon."""
         if damage := self._restored.damage:
             self._note_damage(damage)
+        if (wishes := self._intents.read()) is not None:
+            self._core.post(wishes)
         event = restoring.take_up(self._restored, self._progress, self._logs, self._core.now_ms())
         if event.unfinished or event.finished:
             counts = {"unfinished": len(event.unfinished), "finished": len(event.finished)}
@@ -293,6 +301,7 @@ class Daemon:
         await self._http.close()
         self._core.close()
         await self._hands.close()
+        await self._intents.close()
         await self._processes.close()
         await self._devices.close()
         self._policy.close()

@@ -6,10 +6,22 @@ Events about a worker or a run of the past are dropped here. Time is an argument
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
-from supervisor.core import dispatch, ejection, endings, intake, operator, runs, sessions, waiting, workers
+from supervisor.core import (
+    dispatch,
+    ejection,
+    endings,
+    intake,
+    masks,
+    operator,
+    runs,
+    sessions,
+    waiting,
+    worker_reports,
+    workers,
+)
 from supervisor.core import events as ev
 from supervisor.core.agenda import Alarm, Entry
-from supervisor.core.effects import Effect
+from supervisor.core.effects import CommitIntent, Effect
 from supervisor.core.lifecycle import Signal
 from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.policy import Policy
@@ -44,6 +56,9 @@ class Conductor:
             dispatch.next_moves(self.state, now_ms)
         if self.state.halt_deadline_ms is not None:
             operator.settle_halt(self.state, now_ms)
+        if self.state.is_intent_stale:
+            self.state.is_intent_stale = False
+            self.state.out.append(CommitIntent(operator.current_intent(self.state)))
 
 
 def _pass_time(state: State, _: ev.TimePassed, now_ms: float) -> None:
@@ -113,22 +128,27 @@ def _fail_step(state: State, event: ev.StepFailed | ev.EngineExited, now_ms: flo
 
 def _note_model(state: State, event: ev.ModelVerified, now_ms: float) -> None:
     if replica := _current(state, event.pool_id, event.incarnation):
-        workers.note_model_verified(state, replica, event, now_ms)
+        worker_reports.note_model_verified(state, replica, event, now_ms)
+
+
+def _note_room(state: State, event: ev.RoomMeasured, now_ms: float) -> None:
+    if replica := _current(state, event.pool_id, event.incarnation):
+        worker_reports.note_room(state, replica, event, now_ms)
 
 
 def _note_spawned(state: State, event: ev.EngineSpawned, now_ms: float) -> None:
     if replica := _current(state, event.pool_id, event.incarnation):
-        workers.note_spawned(state, replica, event, now_ms)
+        worker_reports.note_spawned(state, replica, event, now_ms)
 
 
 def _note_inspected(state: State, event: ev.EngineInspected, now_ms: float) -> None:
     if replica := _current(state, event.pool_id, event.incarnation):
-        workers.note_inspected(state, replica, event, now_ms)
+        worker_reports.note_inspected(state, replica, event, now_ms)
 
 
 def _note_step(state: State, event: ev.StepPassed, now_ms: float) -> None:
     if replica := _current(state, event.pool_id, event.incarnation):
-        workers.note_step_passed(replica, event, now_ms)
+        worker_reports.note_step_passed(replica, event, now_ms)
 
 
 def _note_slots_idle(state: State, event: ev.SlotsSeenIdle, _: float) -> None:
@@ -174,9 +194,12 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     ev.RunAborted: runs.note_aborted,
     ev.SlotsSeenIdle: _note_slots_idle,
     ev.SlotStuck: _note_slot_stuck,
-    ev.DevicesSeen: workers.note_devices,
-    ev.DevicesUnknown: workers.note_devices_unknown,
+    ev.DevicesSeen: masks.note_devices,
+    ev.DevicesUnknown: masks.note_devices_unknown,
     ev.ModelVerified: _note_model,
+    ev.RoomMeasured: _note_room,
+    ev.EnginesFound: worker_reports.note_engines_found,
+    ev.IntentRestored: operator.restore_intent,
     ev.EngineSpawned: _note_spawned,
     ev.EngineHealthy: _give,
     ev.EngineInspected: _note_inspected,

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from supervisor.core.intent import Intent
 from supervisor.core.refusals import Refused
 from supervisor.core.tasks import Outcome, Task
 
@@ -111,6 +112,33 @@ class VerifyModel(Struct, frozen=True):
     incarnation: int
 
 
+class MeasureRoom(Struct, frozen=True):
+    """See what is free on these devices and the host, and what it will take. Ends in RoomMeasured or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+    devices: tuple[str, ...]
+
+
+class AdoptEngine(Struct, frozen=True):
+    """Take over the engine that was found running. Ends in EngineSpawned or StepFailed."""
+
+    pool_id: str
+    incarnation: int
+
+
+class EndFoundEngine(Struct, frozen=True):
+    """End the engine that was found running: nobody will adopt it."""
+
+    pool_id: str
+
+
+class CommitIntent(Struct, frozen=True):
+    """Write down what operators asked for, whole. Nothing waits for it."""
+
+    intent: Intent
+
+
 class SpawnEngine(Struct, frozen=True):
     """Start the process on these device UUIDs. Ends in EngineSpawned or StepFailed."""
 
@@ -190,6 +218,10 @@ Effect = (
     | AbortRun
     | ConfirmSlotIdle
     | VerifyModel
+    | MeasureRoom
+    | AdoptEngine
+    | EndFoundEngine
+    | CommitIntent
     | SpawnEngine
     | AwaitHealth
     | InspectEngine

@@ -5,6 +5,8 @@ Reports about a worker carry its incarnation, those about a run its run id: a la
 
 from msgspec import Struct
 
+from supervisor.core.intent import Intent
+from supervisor.core.replicas import FoundEngine
 from supervisor.core.split import Split
 from supervisor.core.tasks import Task
 from supervisor.wire.codes import Engine, FinishReason
@@ -167,8 +169,40 @@ class ModelVerified(Struct, frozen=True):
     model_digest: str
 
 
+class DeviceRoom(Struct, frozen=True):
+    """One GPU of a worker's mask: what it has, what is free now, and what the worker will take of it. MiB."""
+
+    uuid: str
+    total_mib: int
+    free_mib: int
+    need_mib: int
+
+
+class RoomMeasured(Struct, frozen=True):
+    """What is free, and what the model, its KV cache and its buffers are estimated to take (ORCH-3003). MiB."""
+
+    pool_id: str
+    incarnation: int
+    devices: tuple[DeviceRoom, ...]
+    host_free_mib: int
+    host_need_mib: int
+
+
+class EnginesFound(Struct, frozen=True):
+    """Engines that outlived their daemon; before anything else happens to their pools."""
+
+    engines: tuple[FoundEngine, ...]
+
+
+class IntentRestored(Struct, frozen=True):
+    """What operators asked of an earlier daemon; `shift_ms` is to be added to its times."""
+
+    intent: Intent
+    shift_ms: float
+
+
 class EngineSpawned(Struct, frozen=True):
-    """The process runs."""
+    """The process runs: started, or adopted."""
 
     pool_id: str
     incarnation: int
@@ -304,6 +338,9 @@ Event = (
     | DevicesSeen
     | DevicesUnknown
     | ModelVerified
+    | RoomMeasured
+    | EnginesFound
+    | IntentRestored
     | EngineSpawned
     | EngineHealthy
     | EngineInspected

@@ -1,10 +1,11 @@
 """The life of one worker as a total table: (phase, signal) -> move, or ignored with a reason.
 
-    Idle -> Verifying -> Spawning -> Loading -> Inspecting -> Testing -> Ready
-      ^        |            |           '-----------+------------+----------'
-      |        v            v                                    v
-      '---- Backoff <-------'<------------------------------ Stopping -> Off
+    Idle -> Verifying -> Measuring -> Spawning -> Loading -> Inspecting -> Testing -> Ready
+      ^        |            |            |           '-----------+------------+----------'
+      |        v            v            v                                    v
+      '---- Backoff <-------'<-----------'<------------------------------ Stopping -> Off
 
+An engine that outlived its daemon goes from Verifying to Spawning at once: it is adopted, and holds its memory already.
 The table decides *which* move; `workers` makes it. What the operator wants (`wanted`) is a field of its own: the table
 only knows what was observed. `Unplaced` has no device to run on, `Broken` failed too often, `Off` is stopped for good.
 """
@@ -20,6 +21,7 @@ class Phase(StrEnum):
     IDLE = "idle"
     UNPLACED = "no-device"
     VERIFYING = "verifying"
+    MEASURING = "measuring"
     SPAWNING = "spawning"
     LOADING = "loading"
     INSPECTING = "inspecting"
@@ -37,6 +39,9 @@ class Signal(StrEnum):
     DEVICES_FOUND = "devices found"
     DEVICES_MISSING = "devices missing"
     MODEL_VERIFIED = "model verified"
+    ENGINE_FOUND = "engine found running"
+    ROOM_FOUND = "room found"
+    ROOM_SHORT = "room short"
     SPAWNED = "spawned"
     HEALTHY = "healthy"
     INSPECTED = "inspected"
@@ -55,6 +60,9 @@ class Move(StrEnum):
 
     PLACE = "a device is there: verify the model, or open the breaker"
     VERIFY = "verify the model"
+    MEASURE = "measure the memory that is free"
+    AWAIT_ROOM = "wait for memory"
+    ADOPT = "adopt the engine that runs"
     SPAWN = "spawn the engine"
     AWAIT_HEALTH = "await its health"
     INSPECT = "read its properties"
@@ -113,7 +121,10 @@ _ROWS: dict[Signal, dict[Phase, Cell]] = {
             **_each(_PROCESS, Move.STOP_UNPLACED),
         },
     ),
-    Signal.MODEL_VERIFIED: _row(_NOT_ASKED, {Phase.VERIFYING: Move.SPAWN}),
+    Signal.MODEL_VERIFIED: _row(_NOT_ASKED, {Phase.VERIFYING: Move.MEASURE}),
+    Signal.ENGINE_FOUND: _row(_NOT_ASKED, {Phase.VERIFYING: Move.ADOPT}),
+    Signal.ROOM_FOUND: _row(_NOT_ASKED, {Phase.MEASURING: Move.SPAWN}),
+    Signal.ROOM_SHORT: _row(_NOT_ASKED, {Phase.MEASURING: Move.AWAIT_ROOM}),
     Signal.SPAWNED: _row(_NOT_ASKED, {Phase.SPAWNING: Move.AWAIT_HEALTH, Phase.STOPPING: _STOPPING}),
     Signal.HEALTHY: _row(_NOT_ASKED, {Phase.LOADING: Move.INSPECT, Phase.STOPPING: _STOPPING}),
     Signal.INSPECTED: _row(_NOT_ASKED, {Phase.INSPECTING: Move.TEST, Phase.STOPPING: _STOPPING}),
@@ -122,6 +133,7 @@ _ROWS: dict[Signal, dict[Phase, Cell]] = {
         _NOT_ASKED,
         {
             Phase.VERIFYING: Move.BACK_OFF,
+            Phase.MEASURING: Move.BACK_OFF,
             Phase.SPAWNING: Move.BACK_OFF,
             Phase.LOADING: Move.STOP_AND_RETRY,
             Phase.INSPECTING: Move.STOP_AND_RETRY,
@@ -140,6 +152,7 @@ _ROWS: dict[Signal, dict[Phase, Cell]] = {
     Signal.DUE: _row(
         _NOTHING_DUE,
         {
+            Phase.MEASURING: Move.BACK_OFF,
             Phase.LOADING: Move.STOP_AND_RETRY,
             Phase.INSPECTING: Move.STOP_AND_RETRY,
             Phase.TESTING: Move.STOP_AND_RETRY,

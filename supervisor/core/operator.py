@@ -3,7 +3,14 @@
 from supervisor.core import ejection, runs, sessions, waiting, workers
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CompleteHalt, NoteWorker
-from supervisor.core.events import DrainRequested, HaltRequested, ResumeRequested, SplitRequested
+from supervisor.core.events import (
+    DrainRequested,
+    HaltRequested,
+    IntentRestored,
+    ResumeRequested,
+    SplitRequested,
+)
+from supervisor.core.intent import Intent
 from supervisor.core.lifecycle import Phase, Signal
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, Wanted
@@ -19,6 +26,7 @@ def drain(state: State, event: DrainRequested, now_ms: float) -> None:
     replica.wanted = Wanted.DRAIN
     sessions.evict_all(state, replica)
     touch(state, replica)
+    state.is_intent_stale = True
     replica.drain_deadline_ms = now_ms + event.deadline_ms
     state.agenda.add(replica.drain_deadline_ms, Alarm.DRAIN_DEADLINE, replica.pool_id)
     state.out.append(NoteWorker(replica.pool_id, replica.incarnation, replica.phase, "drained by an operator"))
@@ -38,10 +46,28 @@ def resume(state: State, event: ResumeRequested, now_ms: float) -> None:
     if replica.wanted is Wanted.HALT:
         return
     replica.wanted = Wanted.SERVE
+    state.is_intent_stale = True
     replica.drain_deadline_ms = None
     workers.give(state, replica, Signal.RETRY, now_ms)
     ejection.try_now(state, replica, now_ms)
     touch(state, replica)
+
+
+def current_intent(state: State) -> Intent:
+    """What operators asked for, as it stands now."""
+    drained = {
+        replica.pool_id: replica.drain_deadline_ms
+        for replica in state.replicas.values()
+        if replica.drain_deadline_ms is not None  # also while the daemon stops, when all are wanted off
+    }
+    return Intent(drained=drained)
+
+
+def restore_intent(state: State, event: IntentRestored, now_ms: float) -> None:
+    """Take up what operators asked of an earlier daemon: a drained pool stays so."""
+    for pool_id, deadline_ms in event.intent.drained.items():
+        if pool_id in state.replicas:
+            drain(state, DrainRequested(pool_id, max(deadline_ms + event.shift_ms - now_ms, 0.0)), now_ms)
 
 
 def split(state: State, event: SplitRequested, _now_ms: float) -> None:

@@ -4,6 +4,8 @@ from msgspec import Struct
 
 from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, QueueOrder, Workload
 
+REVISION_MARK = "+"
+
 
 class ClassBounds(Struct, frozen=True):
     """Bounds of one priority class in one pool: waiting tasks, and submits of one key (per second, and at once)."""
@@ -51,6 +53,15 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     queue_order: QueueOrder = QueueOrder.FIFO
     unplannable: str | None = None
     """One sentence where the pool can never start as configured: no adapter, no model file, a refused flag."""
+
+    @property
+    def public_id(self) -> str:
+        """The pool as clients and operators know it.
+
+        `pool_id` names the worker: the pool itself, or `<pool>+<revision>` for what a rollout put beside or in place of
+        its first one. No id of the configuration holds a plus.
+        """
+        return self.pool_id.partition(REVISION_MARK)[0]
 
 
 class TenantPlan(Struct, frozen=True, kw_only=True):

@@ -57,6 +57,15 @@ class Stopping(Struct, frozen=True):
     cause: str
 
 
+class FoundEngine(Struct, frozen=True):
+    """An engine of an earlier daemon, proved to be its own and to run what this configuration would launch."""
+
+    pool_id: str
+    pid: int
+    port: int
+    devices: tuple[str, ...]
+
+
 class SetKey(Struct, frozen=True):
     """What must be equal for two replicas to give the same bytes."""
 
@@ -96,7 +105,7 @@ class Replica(Struct, kw_only=True):
     of them that lost their connection are `doubts`: until the worker was seen alive again, it takes no task.
     `exclusive_run` is a strict task that has a worker with several slots to itself. `slot_table` knows the engine's
     slots by number, `evictions` counts sessions whose KV was given up here, `vram_free_mib` is that of its tightest
-    device.
+    device. `found` is an engine of an earlier daemon that may be adopted.
     """
 
     plan: PoolPlan
@@ -126,6 +135,7 @@ class Replica(Struct, kw_only=True):
     vram_free_mib: int = 0
     exclusive_run: int | None = None
     drain_deadline_ms: float | None = None
+    found: FoundEngine | None = None
     breaker: Breaker = field(default_factory=Breaker)
 
     @property

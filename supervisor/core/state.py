@@ -5,6 +5,7 @@ from collections import OrderedDict
 from msgspec import Struct, field
 
 from supervisor.core.agenda import Agenda, Alarm, Entry
+from supervisor.core.devices import DeviceLedger
 from supervisor.core.effects import Effect
 from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.policy import Policy
@@ -48,6 +49,8 @@ class State(Struct, kw_only=True):
     sets: dict[str, ReplicaSet]
     routes: dict[tuple[Engine, str], tuple[ReplicaSet, ...]]
     rates: Rates = field(default_factory=Rates)
+    devices: DeviceLedger = field(default_factory=DeviceLedger)
+    is_intent_stale: bool = False
     tasks: dict[str, Task] = field(default_factory=dict)
     by_task: dict[str, dict[str, str]] = field(default_factory=dict)
     counting: dict[str, Task] = field(default_factory=dict)

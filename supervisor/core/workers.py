@@ -9,31 +9,26 @@ from collections.abc import Callable
 from supervisor.core import ejection, restart, runs, sessions, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import (
+    AdoptEngine,
     AwaitHealth,
+    EndFoundEngine,
     InspectEngine,
+    MeasureRoom,
     NoteWorker,
     RunSelfTest,
     SpawnEngine,
     StopEngine,
     VerifyModel,
 )
-from supervisor.core.events import (
-    DeviceSeen,
-    DevicesSeen,
-    DevicesUnknown,
-    EngineInspected,
-    EngineSpawned,
-    ModelVerified,
-    StepPassed,
-)
 from supervisor.core.lifecycle import Ignored, Move, Phase, Signal, decide
-from supervisor.core.replicas import Replica, Step, StepState, Stopping, Wanted
-from supervisor.core.slots import SlotTable
-from supervisor.core.state import State, join_set, move_waiting, set_key, touch
+from supervisor.core.replicas import Replica, Step, StepState, Stopping
+from supervisor.core.state import State, touch
 
+MEASURE_WITHIN_MS = 30_000
 INSPECT_WITHIN_MS = 30_000
 TEST_WITHIN_MS = 120_000
 STEP_MODEL = "model digest"
+STEP_ROOM = "memory headroom"
 STEP_PROCESS = "process up"
 STEP_HEALTH = "engine health"
 STEP_PROPS = "engine properties"
@@ -71,6 +66,7 @@ def _verify(state: State, replica: Replica, now_ms: float, _: str | None) -> Non
     replica.steps = []
     replica.cause = None
     if replica.plan.unplannable is not None:
+        disown(state, replica)
         replica.cause = replica.plan.unplannable
         _enter(state, replica, Phase.BROKEN, now_ms)
         _end_hopeless(state, replica, now_ms)
@@ -81,6 +77,37 @@ def _verify(state: State, replica: Replica, now_ms: float, _: str | None) -> Non
     _begin_step(replica, STEP_MODEL, now_ms)
     _enter(state, replica, Phase.VERIFYING, now_ms)
     state.out.append(VerifyModel(replica.pool_id, replica.incarnation))
+
+
+def _measure(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    _end_step(replica, now_ms, StepState.PASSED, cause)
+    _begin_step(replica, STEP_ROOM, now_ms)
+    _enter(state, replica, Phase.MEASURING, now_ms, due_ms=now_ms + MEASURE_WITHIN_MS)
+    state.out.append(MeasureRoom(replica.pool_id, replica.incarnation, replica.devices))
+
+
+def _await_room(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    """No start was made, so none counts against the breaker: it goes on by itself once memory is free."""
+    replica.cause = _fail_step(replica, now_ms, cause)
+    replica.history = restart.note_failure(replica.history)
+    delay_ms = restart.delay_ms(replica.history.streak, replica.pool_id)
+    _enter(state, replica, Phase.BACKOFF, now_ms, due_ms=now_ms + delay_ms)
+
+
+def _adopt(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    """An engine that runs already holds its memory: there is nothing to measure, and nothing was started."""
+    _end_step(replica, now_ms, StepState.PASSED, cause)
+    _begin_step(replica, STEP_PROCESS, now_ms)
+    replica.found = None
+    _enter(state, replica, Phase.SPAWNING, now_ms)
+    state.out.append(AdoptEngine(replica.pool_id, replica.incarnation))
+
+
+def disown(state: State, replica: Replica) -> None:
+    """Nobody will adopt the engine that was found: it is ended."""
+    if replica.found is not None:
+        replica.found = None
+        state.out.append(EndFoundEngine(replica.pool_id))
 
 
 def _spawn(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
@@ -124,6 +151,7 @@ def _fail_step(replica: Replica, now_ms: float, cause: str | None) -> str:
 
 
 def _back_off(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    disown(state, replica)
     replica.cause = _fail_step(replica, now_ms, cause)
     replica.history = restart.note_failure(replica.history)
     replica.restarts += 1
@@ -165,12 +193,14 @@ def _stop_for_good(state: State, replica: Replica, now_ms: float, cause: str | N
 
 
 def _unplace(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    disown(state, replica)
     replica.cause = cause
     _enter(state, replica, Phase.UNPLACED, now_ms)
     _end_hopeless(state, replica, now_ms)
 
 
 def _turn_off(state: State, replica: Replica, now_ms: float, _: str | None) -> None:
+    disown(state, replica)
     _enter(state, replica, Phase.OFF, now_ms)
 
 
@@ -215,6 +245,9 @@ def _reroute(after: Phase) -> Callable[[State, Replica, float, str | None], None
 _MOVES: dict[Move, Callable[[State, Replica, float, str | None], None]] = {
     Move.PLACE: _place_again,
     Move.VERIFY: _verify,
+    Move.MEASURE: _measure,
+    Move.AWAIT_ROOM: _await_room,
+    Move.ADOPT: _adopt,
     Move.SPAWN: _spawn,
     Move.AWAIT_HEALTH: _await_health,
     Move.INSPECT: _inspect,
@@ -236,107 +269,6 @@ _MOVES: dict[Move, Callable[[State, Replica, float, str | None], None]] = {
 
 def _end_hopeless(state: State, replica: Replica, now_ms: float) -> None:
     waiting.end_if_hopeless(state, state.sets[replica.set_id], now_ms)
-
-
-# Reports -----------------------------------------------------------------------------------------------------------
-
-
-def note_model_verified(state: State, replica: Replica, event: ModelVerified, now_ms: float) -> None:
-    """The file is the one that the configuration names (ORCH-3037)."""
-    give(state, replica, Signal.MODEL_VERIFIED, now_ms, event.model_digest)
-
-
-def note_spawned(state: State, replica: Replica, event: EngineSpawned, now_ms: float) -> None:
-    """The process runs."""
-    if replica.phase is Phase.SPAWNING:
-        replica.pid, replica.port = event.pid, event.port
-    give(state, replica, Signal.SPAWNED, now_ms, f"pid {event.pid}")
-
-
-def note_step_passed(replica: Replica, event: StepPassed, now_ms: float) -> None:
-    """One step of the self-test, for the status (ORCH-3049)."""
-    if replica.phase is not Phase.TESTING:
-        return
-    step = Step(event.name, StepState.PASSED, now_ms - event.took_ms, event.took_ms, event.detail)
-    replica.steps.append(step)
-
-
-def note_inspected(state: State, replica: Replica, event: EngineInspected, now_ms: float) -> None:
-    """Take over what the engine says of itself; less than was configured is a failure, never a silent shrinking."""
-    if replica.phase is not Phase.INSPECTING:
-        return
-    wrong = _shortfall(replica, event)
-    if wrong is not None:
-        give(state, replica, Signal.STEP_FAILED, now_ms, wrong)
-        return
-    replica.slots = event.slots
-    replica.slot_table = SlotTable(event.slots)
-    replica.ctx_per_slot = event.ctx_per_slot
-    replica.engine_version = event.engine_version
-    _rejoin(state, replica, event.engine_version, now_ms)
-    detail = f"{event.engine_version}, {event.slots} slots of {event.ctx_per_slot} tokens"
-    give(state, replica, Signal.INSPECTED, now_ms, detail)
-
-
-def _shortfall(replica: Replica, event: EngineInspected) -> str | None:
-    plan = replica.plan
-    if event.slots < plan.slots:
-        return f"the engine has {event.slots} slots, {plan.slots} are configured"
-    if plan.ctx is not None and event.ctx_per_slot < plan.ctx:
-        return f"the engine gives {event.ctx_per_slot} tokens of context per slot, {plan.ctx} are configured"
-    return None
-
-
-def _rejoin(state: State, replica: Replica, engine_version: str, now_ms: float) -> None:
-    """Move a replica to the set of its version. Waiting tasks follow where no member is left behind to serve them."""
-    key = set_key(replica.plan, engine_version)
-    if key == replica.set_key:
-        return
-    old = state.sets[replica.set_id]
-    old.members.remove(replica)
-    old.recount()
-    replica.set_key = key
-    join_set(state, replica)
-    is_abandoned = all(waiting.is_hopeless(member, now_ms) for member in old.members)
-    is_first_to_know = old.key.engine_version is None and replica.wanted is Wanted.SERVE
-    if is_abandoned or is_first_to_know:
-        move_waiting(state, old, state.sets[replica.set_id])
-
-
-def note_devices(state: State, event: DevicesSeen, now_ms: float) -> None:
-    """A complete inventory: every worker has its devices, or has not."""
-    state.gpu_cause = None if event.devices else "no NVIDIA GPU was found"
-    for replica in state.replicas.values():
-        if replica.wanted is Wanted.HALT:
-            continue
-        missing = _place(replica, event.devices)
-        signal = Signal.DEVICES_FOUND if missing is None else Signal.DEVICES_MISSING
-        give(state, replica, signal, now_ms, missing)
-    for home in state.sets.values():
-        home.rank()
-
-
-def _place(replica: Replica, devices: tuple[DeviceSeen, ...]) -> str | None:
-    """Resolve the mask to UUIDs once, and follow those from then on; gives what is missing."""
-    by_name: dict[int | str, str] = {device.index: device.uuid for device in devices}
-    by_name.update({device.uuid: device.uuid for device in devices})
-    wanted: tuple[int | str, ...] = replica.devices or replica.plan.devices
-    missing = [str(name) for name in wanted if name not in by_name]
-    if missing:
-        return f"GPU {', '.join(missing)} is not there ({len(devices)} found)"
-    replica.devices = tuple(by_name[name] for name in wanted)
-    replica.vram_free_mib = min(each.vram_free_mib for each in devices if each.uuid in replica.devices)
-    return None
-
-
-def note_devices_unknown(state: State, event: DevicesUnknown, now_ms: float) -> None:
-    """No inventory: workers that have not begun wait for one. One lost answer never touches a healthy worker."""
-    state.gpu_cause = event.cause
-    for replica in state.replicas.values():
-        if replica.phase is Phase.IDLE:
-            give(state, replica, Signal.DEVICES_MISSING, now_ms, event.cause)
-        elif replica.phase is Phase.UNPLACED:
-            replica.cause = event.cause
 
 
 def note_stable(replica: Replica, incarnation: int) -> None:

@@ -20,11 +20,13 @@ from supervisor.core import events as ev
 from supervisor.runtime import engine_logs, probes, worker_records
 from supervisor.runtime.blueprint import PoolBlueprint
 from supervisor.runtime.engine_http import EngineHttp
+from supervisor.runtime.gpus import GpuSource
 from supervisor.runtime.model_files import ModelFileError, ModelFiles
 from supervisor.runtime.probes import ProbeError
 from supervisor.runtime.processes import EngineProcess, Processes
 from supervisor.runtime.processes_env import SpawnError, SpawnOrder
 from supervisor.runtime.processes_port import HOST, pick_port
+from supervisor.runtime.room import RoomError, measure
 from supervisor.runtime.self_test import ANSWER_S, self_test
 from supervisor.runtime.slot_watch import wait_busy_at_most
 from supervisor.runtime.token_count import count_longest
@@ -37,7 +39,7 @@ HEALTH_SLACK_S = 1.0
 """The core's own deadline for loading fires first."""
 
 
-_StepEffect = ef.VerifyModel | ef.SpawnEngine | ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest
+_StepEffect = ef.VerifyModel | ef.MeasureRoom | ef.SpawnEngine | ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class WorkerHands:
         post: Callable[[ev.Event], None],
         processes: Processes,
         busy: Callable[[str], int],
+        gpus: GpuSource,
         *,
         state_dir: Path,
         log_dir: Path,
@@ -68,6 +71,7 @@ class WorkerHands:
         self._post = post
         self._processes = processes
         self._busy = busy
+        self._gpus = gpus
         self._state_dir = state_dir
         self._log_dir = log_dir
         self._is_simulated = is_simulated
@@ -100,7 +104,7 @@ class WorkerHands:
         async def run() -> None:
             try:
                 event = await step
-            except (ProbeError, ModelFileError, PlanError, SpawnError) as error:
+            except (ProbeError, ModelFileError, PlanError, RoomError, SpawnError) as error:
                 event = ev.StepFailed(*key, cause=str(error))
             except Exception as bug:
                 log.exception("a step of a worker broke", extra={"pool_id": key[0], "incarnation": key[1]})
@@ -121,6 +125,13 @@ class WorkerHands:
             return ev.ModelVerified(effect.pool_id, effect.incarnation, digest)
 
         self._begin(effect, step())
+
+    def measure_room(self, effect: ef.MeasureRoom) -> None:
+        """See what the worker needs and what is free."""
+        blueprint = self._blueprints[effect.pool_id]
+        assert blueprint.artifact is not None
+        path = blueprint.artifact.path
+        self._begin(effect, measure(blueprint.plan, effect.incarnation, path, effect.devices, self._gpus))
 
     def spawn(self, effect: ef.SpawnEngine) -> None:
         """Start the process, on its devices and with a key of its own."""

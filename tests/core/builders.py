@@ -120,8 +120,15 @@ class Stage:
         """Let a worker come as far as its engine runs; gives its incarnation."""
         inc = self.replica(pool_id).incarnation
         self.give(ev.ModelVerified(pool_id, inc, DIGEST))
+        self.measure(pool_id)
         self.give(ev.EngineSpawned(pool_id, inc, 100 + inc, 9000 + inc))
         return inc
+
+    def measure(self, pool_id: str = "p0", *, free_mib: int = 80_000, need_mib: int = 8_000) -> list[ef.Effect]:
+        """Memory is measured, and by default there is plenty of it."""
+        replica = self.replica(pool_id)
+        rooms = tuple(ev.DeviceRoom(uuid, 81_920, free_mib, need_mib) for uuid in replica.devices)
+        return self.give(ev.RoomMeasured(pool_id, replica.incarnation, rooms, 64_000, 1_000))
 
     def serve(self, pool_id: str = "p0", *, version: str = VERSION, slots: int | None = None, ctx: int = CTX) -> int:
         """Let a worker that is verifying its model become Ready; gives its incarnation."""

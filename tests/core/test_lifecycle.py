@@ -13,6 +13,9 @@ PROCESS = (*STARTING, Phase.READY)
 NEXT: dict[Move, tuple[Phase, ...]] = {
     Move.PLACE: (Phase.VERIFYING, Phase.BROKEN),
     Move.VERIFY: (Phase.VERIFYING, Phase.BROKEN),
+    Move.MEASURE: (Phase.MEASURING,),
+    Move.AWAIT_ROOM: (Phase.BACKOFF,),
+    Move.ADOPT: (Phase.SPAWNING,),
     Move.SPAWN: (Phase.SPAWNING,),
     Move.AWAIT_HEALTH: (Phase.LOADING,),
     Move.INSPECT: (Phase.INSPECTING,),
@@ -79,7 +82,9 @@ def test_from_every_other_phase_a_halt_leads_to_off() -> None:
     ("phase", "signal", "move"),
     [
         (Phase.IDLE, Signal.DEVICES_FOUND, Move.PLACE),
-        (Phase.VERIFYING, Signal.MODEL_VERIFIED, Move.SPAWN),
+        (Phase.VERIFYING, Signal.MODEL_VERIFIED, Move.MEASURE),
+        (Phase.VERIFYING, Signal.ENGINE_FOUND, Move.ADOPT),
+        (Phase.MEASURING, Signal.ROOM_FOUND, Move.SPAWN),
         (Phase.SPAWNING, Signal.SPAWNED, Move.AWAIT_HEALTH),
         (Phase.LOADING, Signal.HEALTHY, Move.INSPECT),
         (Phase.INSPECTING, Signal.INSPECTED, Move.TEST),
@@ -112,6 +117,7 @@ def test_without_a_process_a_missing_device_only_unplaces(phase: Phase) -> None:
     ("phase", "move"),
     [
         (Phase.VERIFYING, Move.BACK_OFF),
+        (Phase.MEASURING, Move.BACK_OFF),
         (Phase.SPAWNING, Move.BACK_OFF),
         (Phase.LOADING, Move.STOP_AND_RETRY),
         (Phase.INSPECTING, Move.STOP_AND_RETRY),
@@ -125,7 +131,7 @@ def test_a_failed_step_stops_what_runs_and_backs_off(phase: Phase, move: Move) -
 def test_only_phases_with_a_bound_react_to_time() -> None:
     moving = {phase for phase in Phase if isinstance(decide(phase, Signal.DUE), Move)}
 
-    assert moving == {Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.BACKOFF, Phase.BROKEN}
+    assert moving == {Phase.MEASURING, Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.BACKOFF, Phase.BROKEN}
 
 
 def test_an_operator_retries_only_what_waits() -> None:

@@ -18,6 +18,7 @@ END = ef.CommitFinish(TASK, Outcome(finish_reason=FinishReason.STOP, emitted=3))
 STEPS: list[ev.Event | ef.Effect] = [
     BOTH,
     ef.VerifyModel("p0", 1),
+    ef.MeasureRoom("p0", 1, ("GPU-0",)),
     ef.SpawnEngine("p0", 1, ("GPU-0",)),
     ef.AwaitHealth("p0", 1),
     ef.InspectEngine("p0", 1),
@@ -85,9 +86,9 @@ BROKEN: dict[str, Story] = {
         ef.CommitFinish(TASK, Outcome(finish_reason=FinishReason.STOP, emitted=2)),
     ],
     "an abort of a run that is over": [*RUNNING, finished(1), ef.AbortRun(1)],
-    "an engine without a GPU": [NONE, *STEPS[1:3]],
-    "an engine on a foreign mask": [ev.DevicesSeen((GPU1,)), *STEPS[1:3]],
-    "an incarnation twice": [*STEPS[:2], ef.VerifyModel("p0", 1)],
+    "an engine without a GPU": [NONE, *STEPS[1:4]],
+    "an engine on a foreign mask": [ev.DevicesSeen((GPU1,)), *STEPS[1:4]],
+    "an incarnation twice": [*STEPS[:3], ef.VerifyModel("p0", 1)],
     "a worker replaced while it serves": [*READY, ef.VerifyModel("p0", 2)],
     "a stop twice": [*READY, ef.StopEngine("p0", 1), ef.StopEngine("p0", 1)],
     "a halt that leaves an engine": [*READY, ev.HaltRequested(1), ef.CompleteHalt()],
@@ -129,6 +130,7 @@ def test_the_sixth_start_in_five_minutes_is_noticed() -> None:
     for incarnation in range(1, 7):
         story += [
             ef.VerifyModel("p0", incarnation),
+            ef.MeasureRoom("p0", incarnation, ("GPU-0",)),
             ef.SpawnEngine("p0", incarnation, ("GPU-0",)),
             ev.StepFailed("p0", incarnation, "no"),
         ]

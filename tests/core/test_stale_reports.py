@@ -30,6 +30,7 @@ def worker_reports(incarnation: int, run_id: int) -> list[ev.Event]:
     """One of each report that carries an incarnation."""
     return [
         ev.ModelVerified("p0", incarnation, DIGEST),
+        ev.RoomMeasured("p0", incarnation, (), 0, 1),
         ev.EngineSpawned("p0", incarnation, 666, 6666),
         ev.EngineHealthy("p0", incarnation),
         ev.EngineInspected("p0", incarnation, "b999", 9, CTX),
@@ -68,7 +69,8 @@ def second_life(phase: Phase) -> Stage:
     if phase is not Phase.BACKOFF:
         stage.pass_ms(2_000)
     steps: dict[Phase, list[ev.Event]] = {
-        Phase.SPAWNING: [ev.ModelVerified("p0", 2, DIGEST)],
+        Phase.MEASURING: [ev.ModelVerified("p0", 2, DIGEST)],
+        Phase.SPAWNING: [ev.RoomMeasured("p0", 2, (), 1, 0)],
         Phase.LOADING: [ev.EngineSpawned("p0", 2, 102, 9002)],
         Phase.INSPECTING: [ev.EngineHealthy("p0", 2)],
         Phase.TESTING: [ev.EngineInspected("p0", 2, VERSION, 2, CTX)],
@@ -85,7 +87,7 @@ def second_life(phase: Phase) -> Stage:
     return stage
 
 
-LATER = [Phase.VERIFYING, Phase.SPAWNING, Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.READY]
+LATER = [Phase.VERIFYING, Phase.MEASURING, Phase.SPAWNING, Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.READY]
 
 
 @pytest.mark.parametrize("phase", LATER)

@@ -26,6 +26,8 @@ from tests.core.builders import (
     started,
 )
 
+ROOMY = ev.RoomMeasured("p0", 1, (ev.DeviceRoom("GPU-0", 81_920, 80_000, 8_000),), 64_000, 0)
+
 
 @pytest.mark.orch("ORCH-3002", "ORCH-3037", "ORCH-3049")
 def test_each_step_to_ready_follows_from_the_one_before() -> None:
@@ -33,6 +35,7 @@ def test_each_step_to_ready_follows_from_the_one_before() -> None:
     events: list[ev.Event] = [
         BOTH,
         ev.ModelVerified("p0", 1, DIGEST),
+        ROOMY,
         ev.EngineSpawned("p0", 1, 100, 9000),
         ev.EngineHealthy("p0", 1),
         ev.EngineInspected("p0", 1, VERSION, 1, CTX),
@@ -44,6 +47,7 @@ def test_each_step_to_ready_follows_from_the_one_before() -> None:
     asked = [[effect for effect in effects if not isinstance(effect, ef.NoteWorker)] for effects in steps]
     assert asked == [
         [ef.VerifyModel("p0", 1)],
+        [ef.MeasureRoom("p0", 1, ("GPU-0",))],
         [ef.SpawnEngine("p0", 1, ("GPU-0",))],
         [ef.AwaitHealth("p0", 1)],
         [ef.InspectEngine("p0", 1)],
@@ -64,6 +68,7 @@ def test_the_steps_are_kept_for_the_status() -> None:
 
     assert [(step.name, step.state) for step in stage.replica().steps] == [
         ("model digest", "passed"),
+        ("memory headroom", "passed"),
         ("process up", "passed"),
         ("engine health", "passed"),
         ("engine properties", "passed"),
@@ -142,6 +147,7 @@ def crash_loop(stage: Stage) -> list[float]:
     while stage.replica().phase is not Phase.BROKEN:
         inc = stage.replica().incarnation
         stage.give(ev.ModelVerified("p0", inc, DIGEST))
+        stage.measure()
         starts.append(stage.now)
         stage.give(ev.EngineExited("p0", inc, "crash", "it crashed"))
         stage.give(ev.EngineStopped("p0", inc))
@@ -220,6 +226,7 @@ def test_a_gpu_that_comes_and_goes_starts_no_storm() -> None:
     for _ in range(20):
         stage.give(BOTH)
         stage.give(ev.ModelVerified("p0", stage.replica().incarnation, DIGEST))
+        stage.measure()
         stage.give(ev.DevicesSeen(()))
         stage.give(ev.EngineStopped("p0", stage.replica().incarnation))
         stage.pass_ms(1_000)

@@ -14,6 +14,8 @@ STEPS: dict[type[ef.Effect], tuple[str, str]] = {
     ef.RunSelfTest: ("inspecting", "testing"),
 }
 
+BEFORE_A_PROCESS = ("nothing", "verifying", "measuring")
+
 
 @dataclass
 class Worker:
@@ -87,6 +89,8 @@ class WorkerWatch:
         match effect:
             case ef.VerifyModel():
                 self._verify(self.workers[effect.pool_id], effect.incarnation)
+            case ef.MeasureRoom():
+                self.workers[effect.pool_id].step("verifying", "measuring")
             case ef.SpawnEngine():
                 self._spawn(self.workers[effect.pool_id], effect.devices, now_ms)
             case ef.AwaitHealth() | ef.InspectEngine() | ef.RunSelfTest():
@@ -97,7 +101,7 @@ class WorkerWatch:
                 worker.last = "stopping"
                 worker.freeing.clear()
             case ef.CompleteHalt():
-                alive = [name for name, each in self.workers.items() if each.last not in ("nothing", "verifying")]
+                alive = [name for name, each in self.workers.items() if each.last not in BEFORE_A_PROCESS]
                 demand(that=not alive, sentence=f"engines outlive the halt: {alive}")
             case _:
                 pass
@@ -105,14 +109,14 @@ class WorkerWatch:
     def _verify(self, worker: Worker, incarnation: int) -> None:
         name = worker.plan.pool_id
         demand(that=incarnation > worker.incarnation, sentence=f"{name}: incarnation {incarnation} is not new")
-        demand(that=worker.last in ("nothing", "verifying"), sentence=f"{name}: its process is {worker.last}")
+        demand(that=worker.last in BEFORE_A_PROCESS, sentence=f"{name}: its process is {worker.last}")
         demand(that=not worker.runs, sentence=f"{name}: replaced while it runs {worker.runs}")
         worker.incarnation, worker.last = incarnation, "verifying"
         worker.freeing.clear()
 
     def _spawn(self, worker: Worker, devices: tuple[str, ...], now_ms: float) -> None:
         name = worker.plan.pool_id
-        worker.step("verifying", "spawning")
+        worker.step("measuring", "spawning")
         demand(that=len(devices) == len(worker.plan.devices), sentence=f"{name}: {devices} is not its mask")
         demand(that=set(devices) <= (self._present or set()), sentence=f"{name} is spawned on a missing GPU")
         worker.starts = [at for at in worker.starts if at > now_ms - STARTS_WINDOW_MS] + [now_ms]

@@ -30,6 +30,7 @@ def test_a_pool_is_ready_after_every_step_and_shows_each(make_daemon: MakeDaemon
     assert int(early.headers["Retry-After"]) >= 1
     assert [step["name"] for step in pool["steps"]] == [
         "model digest",
+        "memory headroom",
         "process up",
         "engine health",
         "engine properties",

@@ -13,6 +13,7 @@ from tests.sim.world import World
 CTX = 4096
 REPEAT_SHARE = 0.08
 STALE_MS_MAX = 20_000.0
+SHORT_SHARE = 0.1
 
 Key = tuple[str, int]
 
@@ -38,6 +39,7 @@ class Fleet:
         self.is_stormy = True
         world.hands |= {
             ef.VerifyModel: self._verify,
+            ef.MeasureRoom: self._measure,
             ef.SpawnEngine: self._spawn,
             ef.AwaitHealth: self._await_health,
             ef.InspectEngine: self._inspect,
@@ -84,6 +86,12 @@ class Fleet:
         if worker.lot.fate is Fate.WRONG_DIGEST:
             event = ev.StepFailed(*key, "the digest differs")
         self._report_step(key, event, self._world.dice.uniform(1, 300))
+
+    def _measure(self, effect: ef.MeasureRoom) -> None:
+        key, dice = (effect.pool_id, effect.incarnation), self._world.dice
+        is_short = self.is_stormy and dice.random() < SHORT_SHARE
+        rooms = tuple(ev.DeviceRoom(uuid, 80_000, 1_000 if is_short else 79_000, 8_000) for uuid in effect.devices)
+        self._report_step(key, ev.RoomMeasured(*key, rooms, 64_000, 1_000), dice.uniform(1, 100))
 
     def _spawn(self, effect: ef.SpawnEngine) -> None:
         key = (effect.pool_id, effect.incarnation)

@@ -17,7 +17,7 @@ from tests.core.ledger import Ledger
 from tests.core.oracle import Oracle
 
 CTX = 4096
-Step = ef.VerifyModel | ef.SpawnEngine | ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest
+Step = ef.VerifyModel | ef.MeasureRoom | ef.SpawnEngine | ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest
 
 
 @dataclass
@@ -89,7 +89,14 @@ class HonestRuntime:
                 self.steps.pop(pool_id, None)
                 self.stops[pool_id] = effect
                 self.confirms = [each for each in self.confirms if each.pool_id != pool_id]
-            case ef.VerifyModel() | ef.SpawnEngine() | ef.AwaitHealth() | ef.InspectEngine() | ef.RunSelfTest():
+            case (
+                ef.VerifyModel()
+                | ef.MeasureRoom()
+                | ef.SpawnEngine()
+                | ef.AwaitHealth()
+                | ef.InspectEngine()
+                | ef.RunSelfTest()
+            ):
                 self.steps[effect.pool_id] = effect
             case ef.CompleteHalt():
                 self.is_halted = True
@@ -132,6 +139,7 @@ class HonestRuntime:
         slots = next(plan.slots for plan in self.plans if plan.pool_id == pool_id)
         done: dict[type[Step], ev.Event] = {
             ef.VerifyModel: ev.ModelVerified(*key, "sha256:x"),
+            ef.MeasureRoom: ev.RoomMeasured(*key, (), 1, 0),
             ef.SpawnEngine: ev.EngineSpawned(*key, 1, 2),
             ef.AwaitHealth: ev.EngineHealthy(*key),
             ef.InspectEngine: ev.EngineInspected(*key, version, slots, CTX),
