@@ -6,7 +6,7 @@ N ?= 200
 KEEP ?=
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 
-.PHONY: demo policy minilm test check format sim accept bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
+.PHONY: systemd-test demo policy minilm test check format sim accept faults bench bench-quick gpu-check conformance engines engines-llamacpp model lock clean
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "orchctl needs Python 3.11 or newer; say make PYTHON=python3.12")'
@@ -34,8 +34,9 @@ minilm: | $(VENV)/.made
 demo: $(VENV)/.demo model
 	$(BIN)/python -m tools.demo $(if $(KEEP),--keep)
 
+# tests/faults has a target of its own: `make faults`.
 test: $(VENV)/.dev model
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal --ignore tests/faults
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -56,6 +57,11 @@ sim: $(VENV)/.dev
 accept: $(VENV)/.dev
 	ACCEPT_CYCLES=$(N) $(BIN)/pytest -m accept --timeout 3600 tests/acceptance
 
+# Every fault of the catalogue, injected for real, 5 times each (N=20: 20 times); writes docs/faults.md.
+faults: $(VENV)/.dev model
+	$(BIN)/pytest -n 2 --dist worksteal -m fault --timeout 900 --fault-table docs/faults.md \
+		--fault-rounds $(if $(filter file,$(origin N)),5,$(N)) tests
+
 # The tests of the real engines alone.
 engines: $(VENV)/.dev model
 	$(BIN)/pytest -m "engines or fidelity" tests/engines
@@ -70,6 +76,10 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m bench.run --quick
+
+# The service under a real systemd: a small Debian, booted in a folder (root, debootstrap, systemd-container).
+systemd-test: $(VENV)/.dev
+	$(BIN)/python -m tools.systemd_test
 
 # For a host with a real NVIDIA GPU; says so and ends elsewhere.
 gpu-check: $(VENV)/.demo

@@ -185,9 +185,12 @@ class ExitKind(StrEnum):
 
     STOPPED = "stopped"
     CRASHED = "crashed"
-    KILLED = "killed"
+    KILLED = "killed_unknown"
     OOM_VRAM = "oom_vram"
     OOM_HOST = "oom_host"
+    """The kernel killed it for want of memory; never said by words alone."""
+    HOST_ALLOC = "host_alloc"
+    """It asked for host memory, got none, and ended by itself."""
     MODEL_MISSING = "model_missing"
     MODEL_BAD = "model_bad"
     PORT_IN_USE = "port_in_use"
@@ -273,6 +276,9 @@ class Adapter(Protocol):
 
     def read_metrics(self, body: bytes) -> Mapping[str, float]:
         """Engine-neutral names: requests_processing, requests_waiting, kv_usage_ratio, tokens_out_total where known."""
+
+    def find_spill(self, tail: str) -> str | None:
+        """One sentence where the engine's own log of its start says that part of the model is not on the GPUs."""
 
     def explain_exit(self, returncode: int, tail: str) -> ExitExplanation:
         """Why it exited: `returncode` as subprocess gives it (negative = signal), `tail` the last 64 KiB of output."""

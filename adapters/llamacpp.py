@@ -25,6 +25,7 @@ from adapters.base import (
     Workload,
 )
 from adapters.llamacpp_launch import plan_launch
+from adapters.llamacpp_offload import find_spill
 from adapters.llamacpp_outputs import OutputsDecoder
 from adapters.llamacpp_stream import CompletionDecoder, ErrorDecoder
 from adapters.oneshot import EmbeddingCall, OneShotCall
@@ -146,6 +147,10 @@ class LlamaCpp:
     def read_metrics(self, body: bytes) -> Mapping[str, float]:
         """Parse it. Raises BadAnswerError."""
         return answers.read_metrics(body)
+
+    def find_spill(self, tail: str) -> str | None:
+        """What its log says of layers that stayed with the host."""
+        return find_spill(tail)
 
     def explain_exit(self, returncode: int, tail: str) -> ExitExplanation:
         """Why it is gone."""

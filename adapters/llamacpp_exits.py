@@ -3,7 +3,7 @@
 Order of proof: 1 a clean end; 2 a signal that says it all; 3 text about device memory; 4 text about host memory; 5
 other CUDA errors and a missing GPU; 6 what was wrong with the launch; 7 the bare status. A kill without any text is
 only called a kill: whether the kernel did it for want of memory is for the caller to prove (cgroup counter, kernel
-log). Lines of level debug, trace and info are not evidence, because prompts may stand in them. Texts are those of
+log). Messages of level debug, trace and info are not evidence, because prompts may stand in them. Texts are those of
 builds 11434 to 11549.
 """
 
@@ -16,7 +16,12 @@ from adapters.base import ExitExplanation, ExitKind
 DETAIL_CHARS_MAX = 160
 
 _SHELL_SIGNAL_BASE = 128
-_CHATTER = re.compile(r'^(?:[\d.]+ [DTI] |\{"type":"log".*"level":"(?:debug|trace|info)").*$', re.MULTILINE)
+_CHATTER = re.compile(
+    r'^(?:[\d.]+ [DT] .*(?:\n(?![\d.]+ [A-Z] |\{"type":).*)*|[\d.]+ I .*|'
+    r'\{"type":"log".*"level":"(?:debug|trace|info)").*$',
+    re.MULTILINE,
+)
+"""A message of level debug or trace may have several lines, of which only the first has a head."""
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -40,8 +45,8 @@ _TEXTS: tuple[tuple[re.Pattern[str], ExitKind, str], ...] = (
             r"(?:failed|unable) to allocate (?:CPU|CUDA_Host)\w* buffer|std::bad_alloc"
             r"|cannot allocate memory|insufficient memory \(attempted to allocate|^MemoryError"
         ),
-        ExitKind.OOM_HOST,
-        "the host has too little free memory for the model",
+        ExitKind.HOST_ALLOC,
+        "the engine was given no more host memory",
     ),
     # 3, without a word about which memory: on a GPU host these buffers are the device's.
     (

@@ -92,6 +92,10 @@ _OURS = _names(
     # Another model, or many of them.
     "-mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file -hft --hf-token --models-dir "
     "--models-preset --models-max --models-autoload --no-models-autoload --tags "
+    "-hfd -hfrd --hf-repo-draft --spec-draft-hf -mmu --mmproj-url "
+    "--gpt-oss-20b-default --gpt-oss-120b-default --embd-gemma-default --vision-gemma-4b-default "
+    "--vision-gemma-12b-default --fim-qwen-1.5b-default --fim-qwen-3b-default --fim-qwen-7b-default "
+    "--fim-qwen-7b-spec --fim-qwen-14b-spec --fim-qwen-30b-default "
     # Sends the model away while the pool is Ready, or the output past the files in which an exit is explained.
     "--sleep-idle-seconds --log-disable --log-file "
     # Gives clients of the engine a hand on this host.
@@ -105,7 +109,8 @@ _OUR_VARIABLES = _names(
     "LLAMA_ARG_MODEL LLAMA_ARG_ALIAS LLAMA_ARG_HOST LLAMA_ARG_PORT LLAMA_ARG_REUSE_PORT LLAMA_ARG_CTX_SIZE "
     "LLAMA_ARG_N_PARALLEL LLAMA_ARG_KV_UNIFIED LLAMA_ARG_NO_KV_UNIFIED LLAMA_ARG_KV_UNIFIED_PER_SLOT "
     "LLAMA_ARG_TENSOR_SPLIT LLAMA_ARG_MAIN_GPU LLAMA_ARG_MODEL_URL LLAMA_ARG_DOCKER_REPO LLAMA_ARG_HF_REPO "
-    "LLAMA_ARG_HF_FILE LLAMA_ARG_MODELS_DIR LLAMA_ARG_MODELS_PRESET LLAMA_ARG_ENDPOINT_SLOTS "
+    "LLAMA_ARG_HF_FILE LLAMA_ARG_SPEC_DRAFT_HF_REPO LLAMA_ARG_MMPROJ_URL LLAMA_ARG_MODELS_DIR "
+    "LLAMA_ARG_MODELS_PRESET LLAMA_ARG_ENDPOINT_SLOTS "
     "LLAMA_ARG_NO_ENDPOINT_SLOTS LLAMA_ARG_ENDPOINT_PROPS LLAMA_ARG_TOOLS LLAMA_ARG_TOOLS_RUNTIME "
     "LLAMA_ARG_MCP_SERVERS_CONFIG LLAMA_ARG_MCP_SERVERS_JSON LLAMA_ARG_AGENT LLAMA_ARG_UI_MCP_PROXY "
     "LLAMA_ARG_EMBEDDINGS LLAMA_ARG_RERANKING "
@@ -147,6 +152,16 @@ def check_env(env: Mapping[str, str], *, simulated: bool) -> None:
             raise PlanError(msg)
         if not simulated:
             _check_variable(name, value, "env")
+
+
+def judged_flags() -> frozenset[str]:
+    """Every flag that is refused with some value."""
+    return _OURS | frozenset(_FLAG_JUDGES)
+
+
+def judged_variables() -> frozenset[str]:
+    """Every variable that is refused with some value."""
+    return _OUR_VARIABLES | frozenset(_VARIABLE_JUDGES)
 
 
 def spelled(args: Iterable[str]) -> frozenset[str]:

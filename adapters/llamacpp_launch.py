@@ -36,6 +36,7 @@ _COMMAND_ENV: Mapping[str, str] = {
     "LLAMA_ARG_N_GPU_LAYERS": str(ALL_LAYERS),
     "LLAMA_ARG_FIT": "off",
     "LLAMA_ARG_KV_OFFLOAD": "on",
+    "LLAMA_ARG_CACHE_RAM": str(PROMPT_CACHE_MIB),
     "LLAMA_ARG_SSE_PING_INTERVAL": str(PING_INTERVAL_S),
 }
 

@@ -23,6 +23,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         _silence(sys.stdout)
         return 128 + 13
     except OSError as error:
+        if error.filename is not None:  # a write to a stream names no file
+            _complain(f"{os.fsdecode(error.filename)} cannot be used ({error.strerror}); look at its rights")
+            return 77 if isinstance(error, PermissionError) else 1
         _silence(sys.stdout)
         _complain(f"cannot write to standard output ({error.strerror})")
         return 1

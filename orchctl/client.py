@@ -15,11 +15,30 @@ import msgspec
 
 from orchctl.exits import ExitCode, RefusedError, UnreachableError, VerbError, usage
 from supervisor.wire.errors import ErrorEnvelope
+from supervisor.wire.leases import LeasePage, LeaseRequest, LeaseView
+from supervisor.wire.outlook import ChangeOutlook, OutlookRequest
+from supervisor.wire.plan import MemoryPlan
 from supervisor.wire.pools import DrainRequest, HostStatus, PoolChange, PoolHealth
+from supervisor.wire.rollouts import (
+    CanaryRequest,
+    ConfigReloaded,
+    ConfigReloadRequest,
+    ReloadRequest,
+    RolloutPage,
+    RolloutStarted,
+    ShareRequest,
+)
+from supervisor.wire.self_tests import SelfTestReport
 from supervisor.wire.tasks import TaskView
+from supervisor.wire.upgrades import UpgradeRequest, UpgradeStatus
 
+CHECK_S = 90.0
+"""The daemon tries the new program before it answers."""
 ANSWER_S = 15.0
 """The longest wait for the daemon to answer a request."""
+
+SELF_TEST_S = 180.0
+"""A self-test lasts as long as its answers may."""
 
 REPLY_BYTES_MAX = 64 * 2**20
 PIECE_BYTES_MAX = 65_536
@@ -56,6 +75,15 @@ class Client:
         """The whole host."""
         return self._ask("GET", "/v1/status", HostStatus)
 
+    def plan(self) -> MemoryPlan:
+        """What fits into the memory of the GPUs."""
+        return self._ask("GET", "/v1/plan", MemoryPlan)
+
+    def outlook(self, request: OutlookRequest) -> ChangeOutlook:
+        """What a change of models or of the configuration would do."""
+        body = msgspec.json.encode(request)
+        return self._ask("POST", "/v1/plan", ChangeOutlook, body=body, not_found=_LIST_POOLS)
+
     def pool(self, pool_id: str) -> PoolHealth:
         """One pool."""
         return self._ask("GET", f"{_pool(pool_id)}/health", PoolHealth, not_found=_LIST_POOLS)
@@ -68,6 +96,34 @@ class Client:
     def resume(self, pool_id: str) -> PoolChange:
         """Undo a drain."""
         return self._ask("POST", f"{_pool(pool_id)}/resume", PoolChange, body=b"{}", not_found=_LIST_POOLS)
+
+    def reload_config(self, request: ConfigReloadRequest) -> ConfigReloaded:
+        """Take up the configuration file, or the configuration before this one."""
+        return self._ask("POST", "/v1/config/reload", ConfigReloaded, body=msgspec.json.encode(request))
+
+    def change(
+        self, pool_id: str, what: str, request: ReloadRequest | CanaryRequest | ShareRequest | None = None
+    ) -> RolloutStarted:
+        """Begin or end a rollout: `what` is reload, canary, rollback, rollout/promote, rollout/abort, rollout/share."""
+        body = b"{}" if request is None else msgspec.json.encode(request)
+        return self._ask("POST", f"{_pool(pool_id)}/{what}", RolloutStarted, body=body, not_found=_LIST_POOLS)
+
+    def rollout(self, pool_id: str) -> RolloutPage:
+        """What serves a pool, what is under way, and what was."""
+        return self._ask("GET", f"{_pool(pool_id)}/rollout", RolloutPage, not_found=_LIST_POOLS)
+
+    def self_test(self, pool_id: str) -> SelfTestReport:
+        """Test the worker of a pool while it serves."""
+        route = f"{_pool(pool_id)}/selftest"
+        return self._ask("POST", route, SelfTestReport, body=b"{}", not_found=_LIST_POOLS, answer_s=SELF_TEST_S)
+
+    def upgrade(self, request: UpgradeRequest) -> UpgradeStatus:
+        """Let the daemon replace itself; the answer comes once the new program was tried."""
+        return self._ask("POST", "/v1/upgrade", UpgradeStatus, body=msgspec.json.encode(request), answer_s=CHECK_S)
+
+    def upgrade_status(self) -> UpgradeStatus:
+        """How far an upgrade is."""
+        return self._ask("GET", "/v1/upgrade", UpgradeStatus)
 
     def task(self, task_id: str) -> TaskView:
         """One task."""
@@ -85,10 +141,34 @@ class Client:
         with self._open("GET", f"{_pool(pool_id)}/logs?{query}", silence_s=silence_s, not_found=_LIST_POOLS) as reply:
             yield from self._pieces(reply)
 
+    def take_lease(self, request: LeaseRequest) -> LeaseView:
+        """Begin a lease of GPUs; they are free once its state is held."""
+        return self._ask("POST", "/v1/leases", LeaseView, body=msgspec.json.encode(request))
+
+    def leases(self) -> LeasePage:
+        """All leases."""
+        return self._ask("GET", "/v1/leases", LeasePage)
+
+    def lease(self, lease_id: str) -> LeaseView:
+        """One lease."""
+        return self._ask("GET", _lease(lease_id), LeaseView, not_found=_LIST_LEASES)
+
+    def end_lease(self, lease_id: str) -> None:
+        """Give a lease back."""
+        with self._open("DELETE", _lease(lease_id), not_found=_LIST_LEASES):
+            pass
+
     def _ask(
-        self, method: str, route: str, shape: type[T], *, body: bytes | None = None, not_found: str | None = None
+        self,
+        method: str,
+        route: str,
+        shape: type[T],
+        *,
+        body: bytes | None = None,
+        not_found: str | None = None,
+        answer_s: float = ANSWER_S,
     ) -> T:
-        with self._open(method, route, body=body, not_found=not_found) as reply:
+        with self._open(method, route, body=body, not_found=not_found, answer_s=answer_s) as reply:
             text = self._body(reply)
         try:
             return msgspec.json.decode(text, type=shape)
@@ -104,9 +184,10 @@ class Client:
         body: bytes | None = None,
         silence_s: float | None = ANSWER_S,
         not_found: str | None = None,
+        answer_s: float = ANSWER_S,
     ) -> Iterator[http.client.HTTPResponse]:
         """The successful answer to one request, its body still to be read."""
-        connection = UnixConnection(self.path, ANSWER_S)
+        connection = UnixConnection(self.path, answer_s)
         sent = {"Content-Type": "application/json"} if body else {}
         try:
             with translated(self.path):
@@ -148,6 +229,13 @@ class Client:
 
 _LIST_POOLS = "list the pools with `orchctl status`"
 CHECK_TASK = "check the id; finished tasks are forgotten after a while"
+
+
+_LIST_LEASES = "list the leases with `orchctl lease list`"
+
+
+def _lease(lease_id: str) -> str:
+    return f"/v1/leases/{quote(lease_id, safe='', errors='surrogateescape')}"
 
 
 def _pool(pool_id: str) -> str:

@@ -61,9 +61,11 @@ def usage(cause: str, next_step: str | None = None) -> VerbError:
 
 
 def exit_code_of(envelope: ErrorEnvelope) -> ExitCode:
-    """77 where the caller lacks the right, 75 where the same request may work later, else 1."""
+    """77 where the caller lacks the right, 78 for a bad config, 75 where the same request may work later, else 1."""
     if envelope.reason in (Reason.AUTH, Reason.SCOPE):
         return ExitCode.NOT_PERMITTED
+    if envelope.reason in (Reason.CONFIG, Reason.RESTART):
+        return ExitCode.CONFIG
     return ExitCode.TRY_LATER if envelope.retriable else ExitCode.FAILED
 
 
@@ -73,12 +75,19 @@ def advice(envelope: ErrorEnvelope) -> str | None:
     1. a right is missing: become somebody who has it; 2. time ran out: give more;
     3. a pool is drained: resume it; 4. a pool is not serving: look why;
     5. anything else that is retriable: the same again, after the daemon's own hint;
-    6. a bug of the daemon: its log has the correlation id.
+    6. a bug of the daemon: its log has the correlation id; 7. a config: mend it, or restart for it;
+    8. nothing is under way on a pool: look what serves it.
     """
+    if envelope.reason == Reason.CONFIG:
+        return "mend the file, then `orchctl reload`"
+    if envelope.reason == Reason.RESTART:
+        return "restart the daemon for it, or take that change back and `orchctl reload`"
     if envelope.reason in (Reason.AUTH, Reason.SCOPE):
         return "run it as root or as the user of the daemon"
     if envelope.reason == Reason.DEADLINE:
         return "give it more time with `--deadline`, or try again when less is waiting"
+    if envelope.reason == Reason.NOT_FOUND and isinstance(envelope.pool_id, str):
+        return f"see what serves it with `orchctl rollout status {envelope.pool_id}`"
     if envelope.reason == Reason.DRAINING and isinstance(envelope.pool_id, str):
         return f"put it back into service with `orchctl resume {envelope.pool_id}`"
     if envelope.code in (Code.POOL_UNREADY, Code.POOL_UNAVAILABLE, Code.REPLICA_EXHAUSTED):

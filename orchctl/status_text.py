@@ -4,12 +4,14 @@ What comes from the daemon goes through `one_line`: the words of a model or an e
 """
 
 import textwrap
-from collections.abc import Sequence
+from dataclasses import replace
 
+from orchctl.device_columns import device_columns
 from orchctl.durations import spoken
 from orchctl.pool_columns import pool_columns
 from orchctl.pool_words import pool_mark, state_style, state_word
-from orchctl.table import Column, lay_out
+from orchctl.rollout_text import progress_lines
+from orchctl.table import lay_out
 from orchctl.terminal import Screen, Style, one_line
 from supervisor.wire.pools import DeviceView, HostStatus, PoolHealth, StepStatus
 
@@ -17,7 +19,7 @@ LABEL_WIDTH = 12
 
 
 def host_page(status: HostStatus, screen: Screen, *, is_wide: bool) -> list[str]:
-    """The whole host: the daemon, what is wrong with the host, pools, what is wrong with each, devices."""
+    """The whole host: the daemon, what is wrong with the host, pools and devices, what is wrong with each."""
     lines = [*_daemon_lines(status, screen), ""]
     if status.pools:
         table = lay_out(pool_columns(status, screen, is_wide=is_wide), screen)
@@ -27,17 +29,24 @@ def host_page(status: HostStatus, screen: Screen, *, is_wide: bool) -> list[str]
     else:
         lines += _wrapped("no pools yet; write one into the config", screen)
     if status.devices:
-        lines += ["", *lay_out(_device_columns(status.devices, is_wide=is_wide), screen)]
+        table = lay_out(device_columns(status.devices, is_wide=is_wide), screen)
+        lines += ["", table[0]]
+        for device, row in zip(status.devices, table[1:], strict=True):
+            lines += [row, *_withheld(device, screen)]
     return lines
 
 
 def pool_page(pool: PoolHealth, screen: Screen) -> list[str]:
-    """One pool: its state and cause, what it is made of, its figures, and the steps on the way to Ready."""
+    """One pool: its state and cause, what it is made of, its figures, a rollout, and the steps on the way to Ready."""
     mark = screen.paint(pool_mark(pool, screen), state_style(pool))
     lines = [f"{mark} {screen.paint(one_line(pool.pool_id), Style.BOLD)}  {state_word(pool)}"]
     lines += _trouble(pool, screen)
     for label, value in _facts(pool):
         lines += _wrapped(f"{label:<{LABEL_WIDTH}}{one_line(value)}", screen, hang=LABEL_WIDTH)
+    if pool.rollout is not None:
+        lines += ["", screen.paint("under way", Style.BOLD)]
+        plain = progress_lines(pool.rollout, replace(screen, has_colour=False))  # wrapped as plain text
+        lines += [part for line in plain for part in _wrapped(f"  {line}", screen, hang=6)]
     if pool.steps:
         lines += ["", screen.paint("steps to ready", Style.BOLD)]
         lines += [line for step in pool.steps for line in _step_lines(step, screen)]
@@ -89,10 +98,18 @@ def _trouble(pool: PoolHealth, screen: Screen) -> list[str]:
     return _painted(f"  {screen.signs.hook} {'; '.join(parts)}", screen, state_style(pool), hang=4)
 
 
+def _withheld(device: DeviceView, screen: Screen) -> list[str]:
+    """Why a device that is there may not be used; nothing for one that may."""
+    if device.withheld is None:
+        return []
+    return _painted(f"  {screen.signs.hook} withheld: {one_line(device.withheld)}", screen, Style.BAD, hang=4)
+
+
 def _facts(pool: PoolHealth) -> list[tuple[str, str]]:
     metrics = pool.metrics
     facts = [
         ("model", pool.model_ref),
+        ("revision", f"{pool.revision}, {pool.role}"),
         ("digest", pool.model_digest or ""),
         ("engine", " ".join([pool.engine, pool.engine_version or ""]).strip()),
         ("devices", ", ".join(pool.devices)),
@@ -125,26 +142,6 @@ def _step_lines(step: StepStatus, screen: Screen) -> list[str]:
     took = f"  {spoken(step.took_ms)}" if step.took_ms is not None else ""
     detail = f"  {one_line(step.detail)}" if step.detail else ""
     return _painted(f"  {sign} {one_line(step.name)}{took}{detail}", screen, style, hang=4)
-
-
-def _device_columns(devices: Sequence[DeviceView], *, is_wide: bool) -> list[Column]:
-    columns = [
-        Column("GPU", [str(device.index) for device in devices], is_number=True),
-        Column("NAME", [one_line(device.name) for device in devices], rank=2, may_shrink=True),
-        Column("VRAM", [_vram(device) for device in devices]),
-        Column("USE", [_percent(device.utilization_percent) for device in devices], rank=1, is_number=True),
-        Column("POOLS", [one_line(", ".join(device.pools)) or "-" for device in devices], rank=3, may_shrink=True),
-    ]
-    return [*columns, Column("UUID", [one_line(device.uuid) for device in devices], rank=4)] if is_wide else columns
-
-
-def _vram(device: DeviceView) -> str:
-    used = "?" if device.vram_used_mib is None else f"{device.vram_used_mib / 1_024:.1f}"
-    return f"{used} of {device.vram_total_mib / 1_024:.1f} GiB"
-
-
-def _percent(value: int | None) -> str:
-    return "-" if value is None else f"{value} %"
 
 
 def _painted(text: str, screen: Screen, *styles: Style, hang: int = 2) -> list[str]:

@@ -15,7 +15,29 @@ import typer
 from orchctl import __version__
 from orchctl.exits import ExitCode, PipeClosedError, VerbError
 
-VERBS = ("serve", "validate", "status", "submit", "cancel", "logs", "drain", "resume", "keys")
+VERBS = (
+    "serve",
+    "validate",
+    "plan",
+    "status",
+    "submit",
+    "cancel",
+    "logs",
+    "drain",
+    "resume",
+    "keys",
+    "models",
+    "reload",
+    "canary",
+    "rollback",
+    "rollout",
+    "lease",
+    "selftest",
+    "doctor",
+    "upgrade",
+    "install",
+    "uninstall",
+)
 
 HELP_WIDTH_MAX = 100
 _HELP = ("-h", "--help")

@@ -1,7 +1,7 @@
 """The composition root: arguments, configuration, GPUs, journal; then one daemon until it is told to stop.
 
-Exit codes: 0 stopped as asked, 70 a bug, 73 the state directory or the journal cannot be used, 75 another daemon has
-it, 76 cannot listen, 78 the configuration is wrong.
+Exit codes: 0 stopped as asked, 70 a bug, 71 one image of the daemon could not replace another (start it again), 73 the
+state directory or the journal cannot be used, 75 another daemon has it, 76 cannot listen, 78 the config is wrong.
 """
 
 import argparse
@@ -13,14 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from supervisor.config.keys import KeysError
-from supervisor.config.load import Loaded, load
+from supervisor.config.known_models import load_known, parse_known
+from supervisor.config.load import Loaded
 from supervisor.config.paths import defaults_from_environ
 from supervisor.config.places import Places, plan_places
 from supervisor.config.problems import ConfigError
 from supervisor.daemon import Daemon, DaemonOrder, ensure_log_dir
+from supervisor.http.given_sockets import GivenSockets
 from supervisor.http.tls import Tls, TlsError
-from supervisor.http.unix_socket import ListenError
+from supervisor.http.unix_socket import ListenError, SocketFile
+from supervisor.runtime import handover, systemd
 from supervisor.runtime.gpus import GpuSource
 from supervisor.runtime.gpus_nvml import NvmlReader
 from supervisor.runtime.gpus_simulated import (
@@ -30,13 +35,20 @@ from supervisor.runtime.gpus_simulated import (
     parse_simulated,
     require_no_real_gpu,
 )
+from supervisor.runtime.handover import Handover, Received
 from supervisor.runtime.journal.faults import JournalError, JournalLockedError, JournalTooNewError
 from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Durability, Restored
 from supervisor.runtime.json_log import JsonLog
 from supervisor.runtime.key_ring import KeyRing
 from supervisor.runtime.systemd import Notifier, watchdog_interval_s
+from supervisor.runtime.upgrade import own_command
 
+HTTP_SOCKET = "orchctl-http"
+CONTROL_SOCKET = "orchctl-control"
+"""The names of the sockets in a unit of systemd."""
+EXIT_NOT_REPLACED = 71
+"""The engines go on; the service manager shall start a daemon that takes them up, whatever it was that failed."""
 EXIT_CANNOT_CREATE = 73
 EXIT_TEMPORARY = 75
 EXIT_CANNOT_LISTEN = 76
@@ -56,36 +68,110 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parse(argv)
     simulated = arguments.simulate_gpus
     log = JsonLog({} if simulated is None else {"simulated": simulated})
+    received = handover.take_over(os.environ)
+    if received is not None:
+        _ask_for_patience()
     try:
-        loaded = _load(arguments.config)
+        loaded, is_kept = _load(arguments.config, received)
+        if arguments.check:
+            _check(loaded)
+            return
+        given = _given_sockets(received)
         log.start()
-        exit_code = _run(_serve(loaded, simulated))
+        outcome: int | Handover = _run(_serve(loaded, simulated, given, is_config_kept=is_kept))
     except Refusal as refusal:
         sys.stderr.write(f"{refusal}\n")
-        exit_code = refusal.exit_code
+        outcome = refusal.exit_code if received is None else EXIT_NOT_REPLACED
     finally:
         log.stop()
-    sys.exit(exit_code)
+    sys.exit(outcome if isinstance(outcome, int) else _become_next(outcome))
+
+
+def _become_next(given: Handover) -> int:
+    """Replace this process by the next image of the daemon; gives an exit code only where that cannot be."""
+    _ask_for_patience()
+    try:
+        given.replace_process(own_command(), os.environ)
+    except OSError as error:
+        sys.stderr.write(f"the next daemon cannot be started: {error.strerror}\n")
+    return EXIT_NOT_REPLACED
+
+
+def _ask_for_patience() -> None:
+    """Between two images nobody tells the service manager that all is well: let its watchdog wait longer."""
+    notifier = Notifier(os.environ)
+    notifier.send(*systemd.extended())
+    notifier.close()
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="orchctl serve", description="Run the orchctl daemon.")
     parser.add_argument("--config", type=Path, required=True, help="the YAML file of pools")
     parser.add_argument("--simulate-gpus", metavar="1x8GiB", help="try orchctl on a machine without an NVIDIA GPU")
+    parser.add_argument("--check", action="store_true", help="load the configuration and start nothing")
     return parser.parse_args(argv)
 
 
-def _load(path: Path) -> Loaded:
+def _check(loaded: Loaded) -> None:
+    """See whether a daemon could begin with this configuration, beside one that runs. Raises Refusal."""
+    places = _plan(loaded)
+    _read_keys(loaded, places)
+    _read_certificate(loaded)
+
+
+def _given_sockets(received: Received | None) -> GivenSockets:
+    """What the image before this one left, or systemd. The environment forgets them."""
+    if received is not None:
+        file = msgspec.json.decode(received.control_file, type=SocketFile)
+        return GivenSockets(received.http, received.control, file)
+    passed = {
+        name: handover.adopt_listener(fd)
+        for name, fd in systemd.passed_sockets(os.environ).items()
+        if name in {HTTP_SOCKET, CONTROL_SOCKET}
+    }
+    if None in passed.values():
+        raise Refusal(EXIT_CANNOT_LISTEN, "a socket of the service manager is not a listening stream socket")
+    return GivenSockets(passed.get(HTTP_SOCKET), passed.get(CONTROL_SOCKET), is_from_manager=bool(passed))
+
+
+def _load(path: Path, received: Received | None) -> tuple[Loaded, bool]:
+    """The configuration of the file; where that is broken, the one that the image before this one left, and True."""
+    is_kept = False
     try:
-        loaded = load(path)
+        loaded = load_known(path, os.environ, os.geteuid())
     except ConfigError as error:
-        raise Refusal(EXIT_CONFIG, str(error)) from None
+        if received is None or received.config is None:
+            raise Refusal(EXIT_CONFIG, str(error)) from None
+        sys.stderr.write(f"{error}\n")
+        loaded, is_kept = _parse_kept(received.config, path), True
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    return loaded
+    return loaded, is_kept
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def _parse_kept(text: str, path: Path) -> Loaded:
+    try:
+        return parse_known(text, path.absolute(), os.environ, os.geteuid())
+    except ConfigError as error:
+        raise Refusal(EXIT_CONFIG, str(error)) from None
+
+
+class FileReader:
+    """The operator's file as it is now, or a text in its place; the one way to a config while the daemon runs."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+
+    def read(self) -> Loaded:
+        """Blocks. Raises ConfigError."""
+        return load_known(self._source, os.environ, os.geteuid())
+
+    def parse(self, text: str) -> Loaded:
+        """Blocks. Raises ConfigError."""
+        return parse_known(text, self._source, os.environ, os.geteuid())
+
+
+def _run(work: Coroutine[Any, Any, int | Handover]) -> int | Handover:
     """On uvloop where it is installed, else on asyncio's own loop."""
     try:
         import uvloop  # noqa: PLC0415  (optional on other interpreters than CPython)
@@ -94,18 +180,26 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
     return uvloop.run(work)
 
 
-async def _serve(loaded: Loaded, simulated: str | None) -> int:
-    places = plan_places(loaded.config, defaults_from_environ(os.environ, os.geteuid()), os.environ)
+def _plan(loaded: Loaded) -> Places:
+    return plan_places(loaded.config, defaults_from_environ(os.environ, os.geteuid()), os.environ)
+
+
+async def _serve(loaded: Loaded, simulated: str | None, given: GivenSockets, *, is_config_kept: bool) -> int | Handover:
+    places = _plan(loaded)
     keys, tls = _read_keys(loaded, places), _read_certificate(loaded)
     gpus = await _choose_gpus(simulated)
     journal, restored = await asyncio.to_thread(_open_journal, loaded, places)
     watchdog_s = watchdog_interval_s(os.environ)
-    order = DaemonOrder(loaded, places, gpus, simulated, version("orchctl"), watchdog_s, keys, tls)
+    reader = FileReader(loaded.source)
+    order = DaemonOrder(
+        loaded, reader, places, gpus, simulated, version("orchctl"), watchdog_s, keys, tls, given, is_config_kept
+    )
     daemon = Daemon(order, journal, restored, Notifier(os.environ))
     try:
-        return await daemon.run()
+        exit_code = await daemon.run()
     except ListenError as error:
         raise Refusal(EXIT_CANNOT_LISTEN, str(error)) from error
+    return daemon.handover or exit_code
 
 
 def _read_keys(loaded: Loaded, places: Places) -> KeyRing:

@@ -13,9 +13,12 @@ FUNCTION_LINES_MAX = 50
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 # Task roots and request handlers: they log and change state (house rule 5).
 BROAD_EXCEPTS = {
+    "supervisor/runtime/lease_desk.py",
+    "supervisor/runtime/parity.py",
     "supervisor/http/dispatch.py",
     "supervisor/runtime/loop.py",
     "supervisor/runtime/worker_hands.py",
+    "supervisor/runtime/residency_watch.py",
     "supervisor/runtime/engine_http/pool.py",
     "supervisor/runtime/side_thread.py",
     "orchctl/app.py",

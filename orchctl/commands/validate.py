@@ -1,5 +1,6 @@
 """`orchctl validate`: read a config as the daemon would, and say what is wrong with it and where."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 from msgspec import Struct
 
 from orchctl.exits import ExitCode, VerbError, usage
+from orchctl.offline_plan import plan_offline
 from orchctl.render import Output, OutputKind, say, show
 
 
@@ -35,6 +37,9 @@ def validate(
     config: Annotated[
         Path | None, typer.Option("-c", "--config", metavar="FILE", readable=False, help="The same, as `serve` has it.")
     ] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="NxSIZE", help="Check masks and memory for these GPUs too: 2x24GiB.")
+    ] = None,
     output: Output = OutputKind.TABLE,
 ) -> None:
     """Check a config and start nothing.
@@ -46,12 +51,14 @@ def validate(
     named = file or config
     if named is None:
         raise usage("a config is missing", "write `orchctl validate FILE`")
-    check(named, output)
+    check(named, output, devices)
 
 
-def check(file: Path, output: OutputKind) -> None:
-    """Print the verdict on a config. Raises VerbError where it cannot be used."""
+def check(file: Path, output: OutputKind, devices: str | None = None) -> None:
+    """Print the verdict on a config, for these GPUs where some are named. Raises VerbError where it cannot be used."""
     verdict, lines = judge(file)
+    if verdict.valid and devices is not None:
+        verdict, lines = judge_masks(verdict, file, devices)
     if not output.is_for_programs:
         for line in [*verdict.warnings, *lines]:
             say(line)
@@ -63,11 +70,11 @@ def check(file: Path, output: OutputKind) -> None:
 
 def judge(file: Path) -> tuple[Verdict, list[str]]:
     """The verdict, and its problems as lines for a person."""
-    from supervisor.config.load import load  # noqa: PLC0415  (pydantic: `orchctl --help` must not wait for it)
+    from supervisor.config.known_models import load_known  # noqa: PLC0415  (pydantic: `--help` must not wait for it)
     from supervisor.config.problems import ConfigError  # noqa: PLC0415  (as above)
 
     try:
-        loaded = load(file)
+        loaded = load_known(file, os.environ, os.geteuid())
     except ConfigError as error:
         problems = [
             ProblemView(file=one.file, line=one.line, column=one.column, pointer=one.pointer, message=one.message)
@@ -75,6 +82,17 @@ def judge(file: Path) -> tuple[Verdict, list[str]]:
         ]
         return Verdict(file=str(file), valid=False, problems=problems, warnings=[]), str(error).splitlines()
     return Verdict(file=str(file), valid=True, problems=[], warnings=list(loaded.warnings)), []
+
+
+def judge_masks(verdict: Verdict, file: Path, devices: str) -> tuple[Verdict, list[str]]:
+    """The verdict on a valid config, with what can never work on these GPUs."""
+    refused = [pool for pool in plan_offline(file, devices).pools if pool.verdict == "never"]
+    problems = [
+        ProblemView(file=str(file), line=0, column=0, pointer="/pools", message=f"{pool.pool_id}: {pool.cause}")
+        for pool in refused
+    ]
+    judged = Verdict(file=verdict.file, valid=not refused, problems=problems, warnings=verdict.warnings)
+    return judged, [f"{file}: {problem.message}" for problem in problems]
 
 
 def _praise(verdict: Verdict) -> str:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from supervisor.config.fields import Count, DurationMs, EnvName, Finding, Program, Section, Text, refuse
+from supervisor.config.fields import Count, DurationMs, EnvName, Finding, Program, Ratio, Section, Text, refuse
 
 PLACEHOLDERS = frozenset(
     {"api_key", "config_dir", "ctx", "ctx_total", "model_name", "model_path", "pool_id", "port", "python", "slots"}
@@ -24,6 +25,7 @@ ENV_OWNED = {
 ARGS_MAX = 256
 ENV_MAX = 128
 THREADS_MAX = 1024
+MEMORY_MIN_BYTES = 16 * 1024 * 1024
 
 # Only lower-case words: an argument that is JSON keeps its braces.
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -31,10 +33,19 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 Argv = tuple[Text, ...]
 
 
+class Numa(StrEnum):
+    """Whether an engine is kept on the processors next to its GPUs."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 class LaunchConfig(Section):
     """`command` replaces the adapter's command line, `binary` only its program; `extra_args` are added at its end.
 
     `threads` is CPU threads of the engine, `load_timeout_ms` the time from spawn to a loaded model, in milliseconds.
+    `memory_max` (bytes of host memory) and `cpus` (processors' worth of time) are enforced by a control group, so a
+    worker is not started where there can be none; `numa` is a hint (ORCH-3013).
     """
 
     command: Annotated[Argv, Field(min_length=1, max_length=ARGS_MAX)] | None = None
@@ -43,6 +54,9 @@ class LaunchConfig(Section):
     threads: Annotated[Count, Field(ge=1, le=THREADS_MAX)] | None = None
     binary: Program | None = None
     load_timeout_ms: DurationMs = 600_000
+    memory_max: Annotated[Count, Field(ge=MEMORY_MIN_BYTES, le=2**50)] | None = None
+    cpus: Annotated[Ratio, Field(ge=0.01, le=THREADS_MAX)] | None = None
+    numa: Numa = Numa.AUTO
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:

@@ -3,16 +3,18 @@
 The only way a config comes into the daemon. It does not look whether model files, engines or devices are there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from supervisor.config.advice import find_warnings
+from supervisor.config.agreement import find_disagreements
 from supervisor.config.document import Document, Value, parse_document
 from supervisor.config.explain import UNKNOWN_KEY, describe, find_errors, loc_of
 from supervisor.config.model import Config, Mode
+from supervisor.config.models import ModelFile
 from supervisor.config.nodes import DocumentError
 from supervisor.config.problems import ConfigError, Loc, Place, Problem, pointer_of
 from supervisor.config.source import read_text
@@ -20,26 +22,33 @@ from supervisor.config.source import read_text
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A config that can be used. `warnings` are lines like those of `ConfigError`; `source` is absolute."""
+    """A config that can be used. `warnings` read like `ConfigError`; `source` is absolute, `text` is what was read."""
 
     config: Config
     warnings: list[str]
     source: Path
+    text: str = ""
 
 
-def load(path: Path) -> Loaded:
+Catalogued = Callable[[Config], Mapping[str, ModelFile]]
+"""What the store of a config holds, by reference."""
+
+
+def load(path: Path, catalogued: Catalogued | None = None) -> Loaded:
     """Read and validate a config file. Raises ConfigError with every problem found; never waits for the file."""
     source = path.absolute()
-    return parse(read_text(source), source)
+    return parse(read_text(source), source, catalogued)
 
 
-def parse(text: str, source: Path) -> Loaded:
+def parse(text: str, source: Path, catalogued: Catalogued | None = None) -> Loaded:
     """Validate the text of a config. `source` names it in messages; relative paths start at its folder."""
     file = str(source)
     document = _document(text, file)
     config, unknown = _validate(document, source)
+    if catalogued is not None:
+        config = _with_catalogue(config, catalogued(config), document, file)
     advice = [_problem(file, document.place_of(each.loc), each.loc, each.message) for each in find_warnings(config)]
-    return Loaded(config, [str(problem) for problem in _in_order([*unknown, *advice])], source)
+    return Loaded(config, [str(problem) for problem in _in_order([*unknown, *advice])], source, text)
 
 
 def _document(text: str, file: str) -> Document:
@@ -68,6 +77,16 @@ def _validate(document: Document, source: Path) -> tuple[Config, list[Problem]]:
     kept = _without(document.value, {loc_of(each) for each in errors}, ())
     config, further = _validate(Document(kept, document.keys, document.values), source)
     return config, [*(describe(each, document, str(source)) for each in errors), *further]
+
+
+def _with_catalogue(config: Config, models: Mapping[str, ModelFile], document: Document, file: str) -> Config:
+    """The config that knows these models too; what must agree inside a replica set is looked at once more."""
+    known = config.with_catalogue(models)
+    if findings := find_disagreements(known.pools, known.models):
+        raise ConfigError(
+            _in_order(_problem(file, document.place_of(each.loc), each.loc, each.message) for each in findings)
+        )
+    return known
 
 
 def _is_compat(document: Document) -> bool:

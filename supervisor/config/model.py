@@ -23,9 +23,11 @@ from supervisor.config.fields import (
     SocketPath,
     refuse,
 )
-from supervisor.config.models import ModelArtifact, ModelFile, artifact_of, find_model_problems
+from supervisor.config.models import CataloguedModel, ModelArtifact, ModelFile, artifact_of, find_model_problems
 from supervisor.config.policy import PolicyConfig
 from supervisor.config.pool import PoolConfig
+from supervisor.config.rollout import RolloutConfig
+from supervisor.config.store import HubConfig, StoreConfig
 from supervisor.config.tenants import TENANTS_MAX, TenantConfig, TenantName
 from supervisor.wire.codes import Engine
 
@@ -111,6 +113,12 @@ class StreamConfig(Section):
     write_stall_ms: Annotated[Count, Field(ge=100, le=600_000)] = 30_000
 
 
+class LeasesConfig(Section):
+    """GPUs that one owner may take for commands outside orchctl at once; without it as many as there are."""
+
+    devices_max: Annotated[Count, Field(ge=1, le=64)] | None = None
+
+
 class ShutdownConfig(Section):
     """How long SIGTERM waits for what is running."""
 
@@ -128,20 +136,30 @@ class Config(Section):
     durability: Durability = Durability.FULL
     mode: Mode = Mode.STRICT
     models: Mapping[ModelRef, ModelFile] = {}
+    store: StoreConfig = StoreConfig()
+    hub: HubConfig = HubConfig()
     engines: Mapping[Engine, EngineConfig] = {}
     retention: RetentionConfig = RetentionConfig()
     sessions: SessionsConfig = SessionsConfig()
     stream: StreamConfig = StreamConfig()
     shutdown: ShutdownConfig = ShutdownConfig()
+    leases: LeasesConfig = LeasesConfig()
     tenants: Annotated[Mapping[TenantName, TenantConfig], Field(max_length=TENANTS_MAX)] = {}
     policy: PolicyConfig | None = None
+    rollout: RolloutConfig = RolloutConfig()
 
     def pool(self, pool_id: str) -> PoolConfig | None:
         """The pool of that id."""
         return next((pool for pool in self.pools if pool.id == pool_id), None)
 
+    def with_catalogue(self, catalogued: Mapping[str, ModelFile]) -> Self:
+        """The config that also knows these models; one that it declares itself stays what it is."""
+        declared = {ref: model for ref, model in self.models.items() if not isinstance(model, CataloguedModel)}
+        added = {ref: model for ref, model in catalogued.items() if ref not in declared}
+        return self.model_copy(update={"models": {**declared, **added}})
+
     def artifact(self, model_ref: str) -> ModelArtifact | None:
-        """The file behind a model reference, None where `models` does not declare it."""
+        """The file behind a model reference, None where neither `models` nor the catalogue has it."""
         return artifact_of(self.models, model_ref)
 
     def model_refs(self, model_ref: str) -> frozenset[str]:

@@ -1,4 +1,8 @@
-"""The `models` section: which file stands behind a model reference, and which digest it must have (ORCH-3037)."""
+"""The `models` section: which file stands behind a model reference, and which digest it must have (ORCH-3037).
+
+What the catalogue of the store adds comes in through `Config.with_catalogue`. To have a reference looked up in the
+catalogue as it is now, call `known_models.with_models_now(config, models_dir).artifact(model_ref)`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +20,22 @@ class ModelFile(Section):
     digest: Digest | None = None
 
 
+class CataloguedModel(ModelFile):
+    """A model of the store: it lies below `root`, and no link on the way to it is followed."""
+
+    root: Path
+
+
 @dataclass(frozen=True, slots=True)
 class ModelArtifact:
-    """A model that can be loaded: its file, and the `sha256:<hex>` to verify before each load."""
+    """A model that can be loaded: its file or folder, and the `sha256:<hex>` to verify before each load.
+
+    With `root` it lies in the store, below that folder, and no symbolic link is followed on the way.
+    """
 
     path: Path
     digest: str
+    root: Path | None = None
 
 
 def artifact_of(models: Mapping[str, ModelFile], model_ref: str) -> ModelArtifact | None:
@@ -30,7 +44,7 @@ def artifact_of(models: Mapping[str, ModelFile], model_ref: str) -> ModelArtifac
         entry = models.get(ref)
         digest = _digest_of(ref, entry) if entry is not None else None
         if entry is not None and digest is not None and model_ref in {ref, digest}:
-            return ModelArtifact(entry.path, digest)
+            return ModelArtifact(entry.path, digest, entry.root if isinstance(entry, CataloguedModel) else None)
     return None
 
 

@@ -17,6 +17,7 @@ class Places:
     log_dir: Path
     socket: Path
     keys_file: Path
+    models_dir: Path
 
 
 def plan_places(config: Config, defaults: Defaults, environ: Mapping[str, str]) -> Places:
@@ -27,4 +28,10 @@ def plan_places(config: Config, defaults: Defaults, environ: Mapping[str, str]) 
         config.log_dir or state_dir / "logs",
         config.listen.socket or defaults.socket,
         find_key_file(config.auth.keys_file, state_dir, environ),
+        find_models_dir(config, defaults.state_dir),
     )
+
+
+def find_models_dir(config: Config, default_state_dir: Path) -> Path:
+    """The folder of the model store: `store.dir`, else `models` below the state folder."""
+    return config.store.dir or (config.state_dir or default_state_dir) / "models"

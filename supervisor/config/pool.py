@@ -23,6 +23,7 @@ from supervisor.config.fields import (
     wrong,
 )
 from supervisor.config.launch import LaunchConfig
+from supervisor.config.probe import ProbeConfig
 from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, QueueOrder, Workload
 
 DEVICES_MAX = 64
@@ -116,6 +117,12 @@ def _preload_always(value: object) -> object:
     return value
 
 
+def _same_version_always(value: object) -> object:
+    if not value:
+        raise wrong("replicas of another engine version never mix (ORCH-3046); remove this key")
+    return value
+
+
 class PoolConfig(Section):
     """One pool: one model on one device mask, served by one engine process (ORCH-3001).
 
@@ -130,7 +137,7 @@ class PoolConfig(Section):
     devices: Annotated[tuple[Device, ...], Field(min_length=1, max_length=DEVICES_MAX)]
     tensor_split: tuple[Ratio, ...] | None = None
     preload: Annotated[Flag, AfterValidator(_preload_always)] = True
-    require_same_engine_version: Flag = True
+    require_same_engine_version: Annotated[Flag, AfterValidator(_same_version_always)] = True
     sampler_profile_version: ProfileVersion = "v1"
     queue: QueueConfig = QueueConfig()
     admission: AdmissionConfig = AdmissionConfig()
@@ -140,6 +147,7 @@ class PoolConfig(Section):
     determinism: Determinism = Determinism.STRICT
     disconnect_grace_ms: GraceMs | None = None
     launch: LaunchConfig = LaunchConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     def limits_of(self, priority: Priority) -> ClassLimits:
         """The limits of one class with every default filled in."""

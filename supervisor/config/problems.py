@@ -49,6 +49,11 @@ class ConfigError(Exception):
         return "\n".join([*lines, f"... and {hidden} more problems"] if hidden else lines)
 
 
+def is_denied(error: ConfigError) -> bool:
+    """Whether this user may not read the file: nothing is known of what is in it."""
+    return isinstance(error.__cause__, PermissionError)
+
+
 def pointer_of(loc: Iterable[str | int]) -> str:
     """The JSON pointer of a place, `~` and `/` in keys escaped as RFC 6901 section 3 wants it."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in loc)

@@ -3,7 +3,8 @@
 1. The disk takes records and the daemon is not stopping.
 2. A pool serves this engine and model; it does this workload, this profile and at least this `ctx` (ORCH-3014).
 3. A set of such pools serves now, or could not yet: POOL_UNREADY, POOL_UNAVAILABLE; or all that are Ready are ejected
-   by their breakers: REPLICA_EXHAUSTED. While a canary takes a share of the alias, its side is that of the session.
+   by their breakers: REPLICA_EXHAUSTED. Where a pool makes way for another revision of itself, one of both will serve.
+   While a canary takes a share of the alias, its side is that of the session.
    A task that is larger than a whole queue is refused for good before that.
 4. Its client's bucket has a token for it (ORCH-3006); a submit goes past here once.
 5. Prompt and generation fit the context of a slot as the engine reports it (ORCH-3015): the prompt's bytes bound its
@@ -64,7 +65,7 @@ def admit(state: State, task: Task, now_ms: float, prompt_tokens: int | None = N
     if isinstance(homes, Refused):
         return homes
     homes = narrow(homes, state.splits.get((task.engine, task.model_ref)), task.bucket)
-    home = _serving_set(homes)  # 3
+    home = _serving_set(homes) or _promised_set(homes)  # 3
     if home is None and any(each.serving for each in homes):
         return _refuse_ejected([member for each in homes for member in each.serving], now_ms)
     if home is None:
@@ -146,7 +147,7 @@ def _refuse_size(task: Task, homes: tuple[ReplicaSet, ...]) -> Refused:
         retry_after_ms=AHEAD_MS_MAX if is_final else RETRY_UNAVAILABLE_MS,
         policy=homes[0].members[0].plan.full_policy,
         engine=task.engine,
-        pool_id=homes[0].members[0].pool_id,
+        pool_id=homes[0].members[0].plan.public_id,
         is_final=is_final,
     )
 
@@ -163,16 +164,26 @@ def _serving_set(homes: tuple[ReplicaSet, ...]) -> ReplicaSet | None:
     )
 
 
+def _promised_set(homes: tuple[ReplicaSet, ...]) -> ReplicaSet | None:
+    """A set whose pool makes way for another revision: one of both will serve, so what is asked for it may wait."""
+    return next((home for home in homes if any(_will_be_served(member) for member in home.members)), None)
+
+
+def _will_be_served(member: Replica) -> bool:
+    """Promised, unless an operator drained the pool since, or its GPU was leased."""
+    return member.is_promised and member.wanted is Wanted.SERVE and member.leased_to is None
+
+
 def _refuse_ejected(serving: list[Replica], now_ms: float) -> Refused:
     """Ready ones exist, and all are ejected: worth a try when the first of them admits a probe."""
     first = min(serving, key=lambda member: (member.breaker.due_ms or 0, member.pool_id))
     return Refused(
         code=Code.REPLICA_EXHAUSTED,
         reason=Reason.EJECTED,
-        message=f"Every ready replica of this model fails; pool {first.pool_id} is tried again first.",
+        message=f"Every ready replica of this model fails; pool {first.plan.public_id} is tried again first.",
         retry_after_ms=max(ceil((first.breaker.due_ms or 0) - now_ms), 1),
         engine=first.plan.engine,
-        pool_id=first.pool_id,
+        pool_id=first.plan.public_id,
     )
 
 
@@ -187,12 +198,14 @@ def refuse_unserved(state: State, pools: list[Replica], now_ms: float) -> Refuse
         message=message,
         retry_after_ms=retry_ms,
         engine=best.plan.engine,
-        pool_id=best.pool_id,
+        pool_id=best.plan.public_id,
     )
 
 
 def _describe_unserved(state: State, pool: Replica, wait_ms: float) -> tuple[Code, Reason, str, int]:
-    name = pool.pool_id
+    name = pool.plan.public_id
+    if pool.leased_to is not None:
+        return Code.POOL_UNAVAILABLE, Reason.LEASED, f"The GPU of pool {name} is leased.", RETRY_UNAVAILABLE_MS
     if pool.phase is Phase.UNPLACED:
         reason = Reason.NO_GPU if state.gpu_cause else Reason.GPU_LOST
         return Code.POOL_UNAVAILABLE, reason, f"Pool {name} has no usable GPU.", RETRY_UNAVAILABLE_MS
@@ -205,11 +218,13 @@ def _describe_unserved(state: State, pool: Replica, wait_ms: float) -> tuple[Cod
 
 
 def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> MustCount | Refused | None:
-    ctx = min(home.ctx_per_slot, task.ctx)
+    ctx = min(home.ctx_per_slot or max(member.ctx_per_slot for member in home.members), task.ctx)
     room = ctx - task.max_tokens
     if prompt_tokens is None:
         if task.prompt_bytes + PROMPT_TOKENS_EXTRA <= room:
             return None
+        if room > 0 and not home.serving:
+            return _refuse_uncounted(home)
         if room > 0:
             return MustCount(next(member for member in home.serving if not member.breaker.is_ejecting))
     elif prompt_tokens <= room:
@@ -219,6 +234,18 @@ def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> Mu
         Reason.TOKEN_BUDGET,
         f"Prompt{f' of {prompt_tokens} tokens' if prompt_tokens else ''} and max_tokens {task.max_tokens} do not fit "
         f"a context of {ctx} tokens.",
+    )
+
+
+def _refuse_uncounted(home: ReplicaSet) -> Refused:
+    member = home.members[0]
+    return Refused(
+        code=Code.POOL_UNREADY,
+        reason=Reason.LOADING,
+        message=f"Pool {member.plan.public_id} cannot tokenize the prompt before it is ready again.",
+        retry_after_ms=RETRY_LOADING_MS,
+        engine=member.plan.engine,
+        pool_id=member.plan.public_id,
     )
 
 
@@ -308,5 +335,5 @@ def _full(task: Task, home: ReplicaSet, code: Code, reason: Reason, message: str
         retry_after_ms=retry_ms,
         policy=home.members[0].plan.full_policy,
         engine=task.engine,
-        pool_id=home.members[0].pool_id,
+        pool_id=home.members[0].plan.public_id,
     )

@@ -24,6 +24,11 @@ class Alarm(IntEnum):
     RETENTION = 8
     SESSION_END = 20
     BREAKER = 9
+    PROBE = 21
+    LEASE = 30
+    QUIESCE_DEADLINE = 50
+    DEVICE_FAULT = 31
+    ROLLOUT = 40
 
 
 Entry = tuple[float, Alarm, str]

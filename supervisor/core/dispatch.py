@@ -16,7 +16,7 @@ from supervisor.core.tasks import Running, Task
 
 def next_moves(state: State, now_ms: float) -> None:
     """Give waiting tasks to free slots until nothing moves."""
-    if state.halt_deadline_ms is None:
+    if state.is_dispatching:
         for set_id in sorted(state.dirty):
             _fill(state, state.sets[set_id], now_ms)
     state.dirty.clear()

@@ -2,8 +2,11 @@
 
 from msgspec import Struct
 
+from supervisor.core.faults import EccKind, Fault
 from supervisor.core.intent import Intent
+from supervisor.core.needs import LearnedNeed
 from supervisor.core.refusals import Refused
+from supervisor.core.revisions import RolloutKind, RolloutOutcome
 from supervisor.core.tasks import Outcome, Task
 
 
@@ -133,10 +136,66 @@ class EndFoundEngine(Struct, frozen=True):
     pool_id: str
 
 
+class ProbeEngine(Struct, frozen=True):
+    """Ask an idle worker for a token after a fault of its GPU. Ends in EngineProbed."""
+
+    pool_id: str
+    incarnation: int
+    cause: str
+
+
+class NoteFault(Struct, frozen=True):
+    """A GPU reported a fault: one line of the log, one step of the metrics. `ecc` is given for a memory error."""
+
+    uuid: str
+    fault: Fault
+    kind: str
+    ecc: EccKind | None
+    source: str
+    text: str | None
+    pid: int | None
+
+
+class NoteRecovery(Struct, frozen=True):
+    """A GPU that was withheld is given back: one line of the log. `cause` is why it was withheld."""
+
+    uuid: str
+    cause: str
+
+
 class CommitIntent(Struct, frozen=True):
     """Write down what operators asked for, whole. Nothing waits for it."""
 
     intent: Intent
+
+
+class AnswerLease(Struct, frozen=True):
+    """Tell the caller that the lease is begun."""
+
+    ticket: str
+    lease_id: str
+
+
+class VerifyRelease(Struct, frozen=True):
+    """See that nothing of ours holds memory on these GPUs any more. Ends in ReleaseVerified within `within_ms`."""
+
+    lease_id: str
+    devices: tuple[str, ...]
+    within_ms: int
+
+
+class NoteLease(Struct, frozen=True):
+    """A lease came further or ended: one line of the log."""
+
+    lease_id: str
+    phase: str
+    cause: str | None
+
+
+class CommitNeeds(Struct, frozen=True):
+    """Write down what was learned about needs, whole. Nothing waits for it."""
+
+    entries: tuple[LearnedNeed, ...]
 
 
 class SpawnEngine(Struct, frozen=True):
@@ -166,6 +225,26 @@ class RunSelfTest(Struct, frozen=True):
 
     pool_id: str
     incarnation: int
+
+
+class ProbeIdleEngine(Struct, frozen=True):
+    """Ask an idle engine for a short answer, in this slot where it has one by number. Ends in IdleEngineProbed."""
+
+    pool_id: str
+    incarnation: int
+    run_id: int
+    slot: int | None
+    within_ms: int
+
+
+class RunLiveTest(Struct, frozen=True):
+    """Test a worker while it serves, in `slot` where it can be told so. Ends in SelfTestOver."""
+
+    ticket: str
+    pool_id: str
+    incarnation: int
+    run_id: int
+    slot: int | None
 
 
 class StopEngine(Struct, frozen=True):
@@ -200,6 +279,50 @@ class NoteEviction(Struct, frozen=True):
     pool_id: str
 
 
+class AnswerRollout(Struct, frozen=True):
+    """Tell the caller that it is begun or done. Of a configuration, `pool_id` is "" and `revision` its generation."""
+
+    ticket: str
+    pool_id: str
+    revision: int
+
+
+class MeasureParity(Struct, frozen=True):
+    """Ask both workers the golden prompts and compare. Ends in ParityMeasured."""
+
+    pool_id: str
+    old_key: str
+    new_key: str
+
+
+class NoteRollout(Struct, frozen=True):
+    """A revision came further: one line of the log, one step of the metrics. `cause` is one sentence."""
+
+    pool_id: str
+    revision: int
+    kind: RolloutKind
+    outcome: RolloutOutcome
+    cause: str | None
+
+
+class ForgetWorker(Struct, frozen=True):
+    """This worker is gone for good: nothing asks for its key any more."""
+
+    key: str
+
+
+class CompleteQuiesce(Struct, frozen=True):
+    """All is at rest, but for `cut` strict tasks that the next daemon runs again: the daemon may replace itself."""
+
+    cut: int
+
+
+class RefuseQuiesce(Struct, frozen=True):
+    """It did not come to rest: `kept` tasks still run that must not be cut; 0: the daemon was told to stop."""
+
+    kept: int
+
+
 class CompleteHalt(Struct, frozen=True):
     """Nothing runs any more: the daemon may exit."""
 
@@ -221,14 +344,29 @@ Effect = (
     | MeasureRoom
     | AdoptEngine
     | EndFoundEngine
+    | ProbeEngine
+    | NoteFault
+    | NoteRecovery
     | CommitIntent
+    | CommitNeeds
+    | AnswerLease
+    | VerifyRelease
+    | NoteLease
     | SpawnEngine
     | AwaitHealth
     | InspectEngine
     | RunSelfTest
+    | ProbeIdleEngine
+    | RunLiveTest
     | StopEngine
     | NoteWorker
     | NoteEviction
     | NoteBreaker
+    | AnswerRollout
+    | MeasureParity
+    | NoteRollout
+    | ForgetWorker
+    | CompleteQuiesce
+    | RefuseQuiesce
     | CompleteHalt
 )

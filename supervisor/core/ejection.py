@@ -8,6 +8,7 @@ with does each further time count: a slot that it never frees is a fault.
 Connections that are lost together are one failure. The breaker itself decides when enough is enough.
 """
 
+from supervisor.core import trials
 from supervisor.core.agenda import Alarm
 from supervisor.core.breaker import Signal, Trust
 from supervisor.core.effects import NoteBreaker
@@ -21,12 +22,14 @@ _OF_PROBE = {Signal.SUCCEEDED: Signal.PROBE_SUCCEEDED, Signal.FAILED: Signal.PRO
 
 def note_success(state: State, running: Running, now_ms: float) -> None:
     """A run was answered to its end."""
+    trials.note_end(state, running, now_ms, is_failed=False)
     note_tokens(state, running)
     _judge(state, running, Signal.SUCCEEDED, now_ms, None)
 
 
 def note_failure(state: State, running: Running, cause: str, now_ms: float) -> None:
     """A run ended by a fault of its worker."""
+    trials.note_end(state, running, now_ms, is_failed=True)
     _judge(state, running, Signal.FAILED, now_ms, cause)
 
 

@@ -52,6 +52,13 @@ def remember(state: State, task: Task, outcome: Outcome, log_bytes: int, at_ms: 
         _arm_retention(state)
 
 
+def tune(state: State, now_ms: float) -> None:
+    """The bounds of the host are other ones: what is kept goes by them from now on."""
+    bound_logs(state)
+    _arm_retention(state)
+    expire(state, now_ms)
+
+
 def bound_logs(state: State) -> None:
     """Drop the oldest finished streams while all of them together are too large."""
     dropped = []

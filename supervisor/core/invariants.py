@@ -3,7 +3,9 @@
 from collections import Counter
 
 from supervisor.core.lifecycle import Phase
+from supervisor.core.memory_invariants import memory_violations
 from supervisor.core.placement import SLOT_ALONE, can_take
+from supervisor.core.pool_invariants import pool_violations
 from supervisor.core.quotas import Usage
 from supervisor.core.replicas import Replica, ReplicaSet, Wanted
 from supervisor.core.session import Seat
@@ -21,8 +23,11 @@ def violations(state: State, now_ms: float) -> list[str]:
     for replica in state.replicas.values():
         found += _slots(state, replica)
         found += _slot_table(state, replica)
+        found += _devices(state, replica)
     found += _sessions(state)
-    if state.out or (state.dirty and state.halt_deadline_ms is None):
+    found += pool_violations(state)
+    found += memory_violations(state)
+    if state.out or (state.dirty and state.is_dispatching):
         found.append("the last event was not settled")
     return found
 
@@ -123,14 +128,14 @@ def _waiting(state: State, home: ReplicaSet, now_ms: float) -> list[str]:
     is_behind = due_ms is not None and due_ms <= now_ms  # what is due will be handled next, and may end them
     if not is_behind and all(is_hopeless(member, now_ms) for member in home.members):
         found.append(f"{name}: {len(tasks)} tasks wait without hope")
-    if any(member.is_serving and can_take(head, member) for member in home.members):
+    if state.is_dispatching and any(member.can_run and can_take(head, member) for member in home.members):
         found.append(f"{name}: work and room, yet idle")
     return found
 
 
 def _offers(home: ReplicaSet) -> list[str]:
     """What the set keeps beside its members is what they offer."""
-    serving = [member for member in home.members if member.is_serving]
+    serving = [member for member in home.members if member.can_run]
     found = []
     if home.serving != serving or home.slots_serving != sum(member.slots_trusted for member in serving):
         found.append(f"{home.set_id}: its serving members are miscounted")
@@ -138,6 +143,15 @@ def _offers(home: ReplicaSet) -> list[str]:
         found.append(f"{home.set_id}: its capacity is miscounted")
     found += [f"{member.pool_id} is in a foreign set" for member in home.members if member.set_id != home.set_id]
     return found
+
+
+def _devices(state: State, replica: Replica) -> list[str]:
+    """No worker is on its way or serves on a GPU that is withheld, and a GPU is withheld for a fault that is known."""
+    name, is_spanning = replica.pool_id, len(replica.devices) > 1
+    at_work = replica.phase not in (Phase.IDLE, Phase.UNPLACED, Phase.RESTING, Phase.STOPPING, Phase.BROKEN, Phase.OFF)
+    causes = [state.devices.cause_of(uuid, is_spanning=is_spanning) for uuid in replica.devices]
+    is_at_fault = at_work and replica.wanted is not Wanted.HALT and any(causes)
+    return [f"{name} is {replica.phase} on a GPU that is withheld: {causes}"] if is_at_fault else []
 
 
 def _slots(state: State, replica: Replica) -> list[str]:
@@ -168,7 +182,8 @@ def _slot_table(state: State, replica: Replica) -> list[str]:
     taken, warm = table.taken(), table.warm()
     if replica.phase is not Phase.READY:
         return [f"{name}: slots are known while {replica.phase}"] if taken or warm else []
-    if set(taken) != replica.runs.keys() | replica.freeing:
+    probe = {replica.generating.probe} - {None}
+    if set(taken) != replica.runs.keys() | replica.freeing | probe:
         found.append(f"{name}: slots of runs {sorted(taken)}, runs {sorted(replica.runs)} and {replica.freeing}")
     if len(set(taken.values())) != len(taken) or table.free + len(taken) != replica.slots:
         found.append(f"{name}: {table.free} free slots and {taken} are not {replica.slots}")

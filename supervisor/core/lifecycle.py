@@ -8,6 +8,7 @@
 An engine that outlived its daemon goes from Verifying to Spawning at once: it is adopted, and holds its memory already.
 The table decides *which* move; `workers` makes it. What the operator wants (`wanted`) is a field of its own: the table
 only knows what was observed. `Unplaced` has no device to run on, `Broken` failed too often, `Off` is stopped for good.
+`Resting` makes way for another revision of its pool, without a process, until it is woken: then it is idle again.
 """
 
 from enum import StrEnum
@@ -30,6 +31,7 @@ class Phase(StrEnum):
     STOPPING = "stopping"
     BACKOFF = "backoff"
     BROKEN = "broken"
+    RESTING = "resting"
     OFF = "off"
 
 
@@ -52,6 +54,8 @@ class Signal(StrEnum):
     DUE = "due"
     REPLACE = "replace"
     RETRY = "retry"
+    REST = "rest"
+    WAKE = "wake"
     HALT = "halt"
 
 
@@ -76,6 +80,10 @@ class Move(StrEnum):
     UNPLACE = "wait for a device"
     AFTER_STOP = "go where the stop was to lead"
     TURN_OFF = "off"
+    STOP_TO_REST = "stop it until it is woken"
+    REST = "do not start until it is woken"
+    WAKE = "look for its device again"
+    REROUTE_TO_REST = "let the running stop lead to rest"
     REROUTE_TO_OFF = "let the running stop lead to off"
     REROUTE_TO_UNPLACED = "let the running stop lead to no device"
     REROUTE_TO_RETRY = "the device is back: let the running stop lead to a new start"
@@ -87,6 +95,17 @@ class Ignored(Struct, frozen=True):
     reason: str
 
 
+ON_THE_WAY = (
+    Phase.IDLE,
+    Phase.VERIFYING,
+    Phase.MEASURING,
+    Phase.SPAWNING,
+    Phase.LOADING,
+    Phase.INSPECTING,
+    Phase.TESTING,
+)
+"""It may be Ready soon."""
+
 _PROCESS = (Phase.SPAWNING, Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.READY)
 
 _OFF = Ignored("stopped for good")
@@ -96,6 +115,7 @@ _KNOWN = Ignored("already known")
 _NOTHING_DUE = Ignored("this phase has no deadline")
 _BUSY = Ignored("already starting or serving")
 _NO_WORKER = Ignored("there is no process to replace")
+_RESTING = Ignored("it makes way until it is woken")
 _WITHOUT_PROCESS = Ignored("there is no process that could exit")
 
 Cell = Move | Ignored
@@ -117,6 +137,7 @@ _ROWS: dict[Signal, dict[Phase, Cell]] = {
         Move.UNPLACE,
         {
             Phase.UNPLACED: _KNOWN,
+            Phase.RESTING: _RESTING,
             Phase.STOPPING: Move.REROUTE_TO_UNPLACED,
             **_each(_PROCESS, Move.STOP_UNPLACED),
         },
@@ -168,10 +189,16 @@ _ROWS: dict[Signal, dict[Phase, Cell]] = {
         {
             Phase.IDLE: Ignored("waits for the device inventory"),
             Phase.UNPLACED: Ignored("waits for a device"),
+            Phase.RESTING: _RESTING,
             Phase.BACKOFF: Move.VERIFY,
             Phase.BROKEN: Move.VERIFY,
         },
     ),
+    Signal.REST: _row(
+        Move.REST,
+        {Phase.STOPPING: Move.REROUTE_TO_REST, Phase.RESTING: _KNOWN, **_each(_PROCESS, Move.STOP_TO_REST)},
+    ),
+    Signal.WAKE: _row(Ignored("it does not rest"), {Phase.RESTING: Move.WAKE}),
     Signal.HALT: _row(
         Move.TURN_OFF,
         {Phase.STOPPING: Move.REROUTE_TO_OFF, Phase.OFF: _KNOWN, **_each(_PROCESS, Move.STOP_FOR_GOOD)},

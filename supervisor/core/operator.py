@@ -1,6 +1,6 @@
 """What the operator asks for: drain, resume, halt. Changes what is *wanted*; the rest follows."""
 
-from supervisor.core import ejection, runs, sessions, waiting, workers
+from supervisor.core import ejection, leases, rollout_requests, runs, sessions, waiting, workers
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import CompleteHalt, NoteWorker
 from supervisor.core.events import (
@@ -14,20 +14,30 @@ from supervisor.core.intent import Intent
 from supervisor.core.lifecycle import Phase, Signal
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, Wanted
+from supervisor.core.revisions import Role, parse_key
 from supervisor.core.state import State, touch
 from supervisor.wire.codes import Code, Reason
 
 
 def drain(state: State, event: DrainRequested, now_ms: float) -> None:
     """Take a pool out of service: nothing new is dispatched to it, what runs may end until the deadline."""
-    replica = state.replicas[event.pool_id]
-    if replica.wanted is Wanted.HALT:
-        return
+    for replica in _workers_of(state, event.pool_id):
+        _drain(state, replica, event.deadline_ms, now_ms)
+
+
+def _workers_of(state: State, pool_id: str) -> list[Replica]:
+    """All workers of a pool: what an operator wants of it holds for each of its revisions."""
+    name = parse_key(pool_id)[0]
+    own = (replica for replica in state.replicas.values() if replica.plan.public_id == name)
+    return [replica for replica in own if replica.wanted is not Wanted.HALT]
+
+
+def _drain(state: State, replica: Replica, deadline_ms: float, now_ms: float) -> None:
     replica.wanted = Wanted.DRAIN
     sessions.evict_all(state, replica)
     touch(state, replica)
     state.is_intent_stale = True
-    replica.drain_deadline_ms = now_ms + event.deadline_ms
+    replica.drain_deadline_ms = now_ms + deadline_ms
     state.agenda.add(replica.drain_deadline_ms, Alarm.DRAIN_DEADLINE, replica.pool_id)
     state.out.append(NoteWorker(replica.pool_id, replica.incarnation, replica.phase, "drained by an operator"))
 
@@ -42,9 +52,11 @@ def note_drain_deadline(state: State, replica: Replica, now_ms: float) -> None:
 
 def resume(state: State, event: ResumeRequested, now_ms: float) -> None:
     """Undo a drain, and try again at once what is backing off, broken or ejected."""
-    replica = state.replicas[event.pool_id]
-    if replica.wanted is Wanted.HALT:
-        return
+    for replica in _workers_of(state, event.pool_id):
+        _resume(state, replica, now_ms)
+
+
+def _resume(state: State, replica: Replica, now_ms: float) -> None:
     replica.wanted = Wanted.SERVE
     state.is_intent_stale = True
     replica.drain_deadline_ms = None
@@ -56,18 +68,21 @@ def resume(state: State, event: ResumeRequested, now_ms: float) -> None:
 def current_intent(state: State) -> Intent:
     """What operators asked for, as it stands now."""
     drained = {
-        replica.pool_id: replica.drain_deadline_ms
+        replica.plan.public_id: replica.drain_deadline_ms
         for replica in state.replicas.values()
-        if replica.drain_deadline_ms is not None  # also while the daemon stops, when all are wanted off
+        if replica.drain_deadline_ms is not None and replica.role is Role.CURRENT
+        # also while the daemon stops, when all are wanted off
     }
-    return Intent(drained=drained)
+    return Intent(drained=drained, leases=leases.notes(state), pools=rollout_requests.intents(state))
 
 
 def restore_intent(state: State, event: IntentRestored, now_ms: float) -> None:
     """Take up what operators asked of an earlier daemon: a drained pool stays so."""
     for pool_id, deadline_ms in event.intent.drained.items():
-        if pool_id in state.replicas:
+        if pool_id in state.pools:
             drain(state, DrainRequested(pool_id, max(deadline_ms + event.shift_ms - now_ms, 0.0)), now_ms)
+    rollout_requests.restore(state, event.intent.pools, event.shift_ms, now_ms)
+    leases.restore(state, event.intent.leases, event.shift_ms, now_ms)
 
 
 def split(state: State, event: SplitRequested, _now_ms: float) -> None:
@@ -85,7 +100,7 @@ def _reset(replica: Replica, reason: Reason, message: str) -> Refused:
         message=message,
         retry_after_ms=runs.RETRY_RESET_MS,
         engine=replica.plan.engine,
-        pool_id=replica.pool_id,
+        pool_id=replica.plan.public_id,
     )
 
 

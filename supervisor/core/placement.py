@@ -40,5 +40,5 @@ def choose(task: Task, home: ReplicaSet, warm: Replica | None) -> Replica | None
     least = home.by_load.first(lambda replica: can_take(task, replica))  # 1, 5
     if warm is None or least is None or warm is least:
         return least
-    is_able = warm.set_id == home.set_id and warm.is_serving and can_take(task, warm)
+    is_able = warm.set_id == home.set_id and warm.can_run and can_take(task, warm)
     return warm if is_able and warm.load - least.load <= WARM_GAP_SLOTS_MAX else least  # 4

@@ -2,9 +2,15 @@
 
 from msgspec import Struct
 
+from supervisor.core.memory_need import PoolNeed
 from supervisor.wire.codes import Determinism, Engine, FullPolicy, Priority, QueueOrder, Workload
 
 REVISION_MARK = "+"
+
+
+def public_id_of(key: str) -> str:
+    """The pool that a worker's key belongs to, as clients and operators know it."""
+    return key.partition(REVISION_MARK)[0]
 
 
 class ClassBounds(Struct, frozen=True):
@@ -51,6 +57,13 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     can_pin_slots: bool = False
     """Whether a request can name the engine's slot that it must run in."""
     queue_order: QueueOrder = QueueOrder.FIFO
+    probe_every_ms: int | None = None
+    """How long a worker may be idle before it must show that it generates; None: it is never asked."""
+    probe_within_ms: int = 15_000
+    config_digest: str = ""
+    """Of the configuration that it was made from; the runtime's, opaque here."""
+    need: PoolNeed | None = None
+    """What a worker is estimated to need; None where the model file does not say."""
     unplannable: str | None = None
     """One sentence where the pool can never start as configured: no adapter, no model file, a refused flag."""
 
@@ -61,7 +74,7 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
         `pool_id` names the worker: the pool itself, or `<pool>+<revision>` for what a rollout put beside or in place of
         its first one. No id of the configuration holds a plus.
         """
-        return self.pool_id.partition(REVISION_MARK)[0]
+        return public_id_of(self.pool_id)
 
 
 class TenantPlan(Struct, frozen=True, kw_only=True):
@@ -90,3 +103,7 @@ class HostPlan(Struct, frozen=True, kw_only=True):
     session_ttl_ms: int = 600_000
     session_turns_max: int = 8
     sessions_max: int = 10_000
+    lease_devices_max: int | None = None
+    """GPUs that one owner may lease at once."""
+    keep_previous_ms: int = 600_000
+    """How long the revision before the current one stays loaded for a rollback."""

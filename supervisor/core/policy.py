@@ -129,7 +129,7 @@ def refuse(
         message="The policy of this host keeps the task out for now.",
         retry_after_ms=verdict.retry_after_ms or RETRY_DEFAULT_MS,
         engine=task.engine,
-        pool_id=home.members[0].pool_id,
+        pool_id=home.members[0].plan.public_id,
     )
 
 

@@ -41,6 +41,10 @@ class Quotas:
         self._usage: dict[str, Usage] = {}
         self._lines: dict[str, QuotaLine] = {}
 
+    def tune(self, plans: Mapping[str, TenantPlan]) -> None:
+        """Other quotas: for what is asked from now on. What is held stays held."""
+        self._plans = plans
+
     # What there is
 
     def plan_of(self, tenant: str) -> TenantPlan:

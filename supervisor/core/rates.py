@@ -1,4 +1,4 @@
-"""How fast one client may submit (ORCH-3006): a token bucket for each key, priority class and kind of replica set.
+"""How fast one client may submit (ORCH-3006): a token bucket for each key, priority class, meter and limit.
 
 A submit that is let in costs a token; one that is refused, for this reason or another, costs none. A bucket refills
 lazily, from the time that it is given. Whoever finds no token is promised the next one that nobody was promised: it is
@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from supervisor.core.plan import ClassBounds
 from supervisor.core.refusals import Refused
-from supervisor.core.replicas import ReplicaSet, SetKey
+from supervisor.core.replicas import ReplicaSet
 from supervisor.core.tasks import Task
 from supervisor.wire.codes import Code, Priority, Reason
 
@@ -30,7 +30,7 @@ GRACE_MS = 1_500
 _TOKEN_MIN = 1 - 1e-9
 """Sums of refills fall short of 1 by rounding; nobody is sent away for that."""
 
-BucketKey = tuple[str, Priority, SetKey]
+BucketKey = tuple[str, Priority, str, float | None, float]
 TaskKey = tuple[str, str]
 
 
@@ -116,7 +116,7 @@ class Rates:
             message=f"More than {bounds.rate_limit_rps:g} {task.priority} tasks per second came with this key.",
             retry_after_ms=max(ceil(wait_ms), 1),
             engine=task.engine,
-            pool_id=home.members[0].pool_id,
+            pool_id=home.members[0].plan.public_id,
         )
 
     def charge(self, task: Task, home: ReplicaSet, now_ms: float) -> None:
@@ -151,5 +151,10 @@ def _bounds(task: Task, home: ReplicaSet) -> ClassBounds:
 
 
 def _key(task: Task, home: ReplicaSet) -> BucketKey:
-    """Sets that differ in the version of the engine alone share a bucket: an upgrade does not double a rate."""
-    return task.client_id, task.priority, home.key.forming
+    """Revisions of a pool share a bucket, and so do versions of its engine: no switch gives another burst.
+
+    A member speaks for its set that answers to the name which is asked for. Another limit is another bucket.
+    """
+    bounds = _bounds(task, home)
+    named = (member for member in home.members if task.model_ref in member.plan.model_refs)
+    return task.client_id, task.priority, next(named, home.members[0]).meter, bounds.rate_limit_rps, bounds.burst

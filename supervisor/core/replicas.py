@@ -12,12 +12,14 @@ from msgspec import Struct, field, structs
 
 from supervisor.core.breaker import Breaker, Trust
 from supervisor.core.forecast import Forecast, InService
+from supervisor.core.generating import Generating
 from supervisor.core.lane import Ahead
 from supervisor.core.lifecycle import Phase
 from supervisor.core.load_order import LoadOrder
 from supervisor.core.plan import PoolPlan
 from supervisor.core.promises import Promises
 from supervisor.core.restart import History
+from supervisor.core.revisions import TRAFFIC, Role
 from supervisor.core.slots import SlotTable
 from supervisor.core.tasks import Task
 from supervisor.core.waitlist import Waitlist
@@ -67,7 +69,11 @@ class FoundEngine(Struct, frozen=True):
 
 
 class SetKey(Struct, frozen=True):
-    """What must be equal for two replicas to give the same bytes."""
+    """What must be equal for two replicas to give the same bytes.
+
+    `variant` sets a worker apart that is equal and must not take the tasks of the others: it is not its pool's current
+    revision. Tasks are of one kind whether a variant runs them or not.
+    """
 
     engine: str
     model_digest: str
@@ -75,6 +81,7 @@ class SetKey(Struct, frozen=True):
     ctx: int | None
     sampler_profile_version: str
     engine_version: str | None
+    variant: str | None = None
 
     @property
     def set_id(self) -> str:
@@ -88,6 +95,7 @@ class SetKey(Struct, frozen=True):
                 self.ctx,
                 self.sampler_profile_version,
                 self.engine_version,
+                *([] if self.variant is None else [self.variant]),
             )
         )
         return "rs-" + sha256(text.encode()).hexdigest()[:12]
@@ -97,6 +105,11 @@ class SetKey(Struct, frozen=True):
         """The key of the set in which members wait until their version is known."""
         return structs.replace(self, engine_version=None)
 
+    @property
+    def kind(self) -> str:
+        """The name of what is equal for all versions of the engine and all variants."""
+        return structs.replace(self, engine_version=None, variant=None).set_id
+
 
 class Replica(Struct, kw_only=True):
     """One pool's worker: what is wanted, what was observed, and what runs on it.
@@ -105,11 +118,17 @@ class Replica(Struct, kw_only=True):
     of them that lost their connection are `doubts`: until the worker was seen alive again, it takes no task.
     `exclusive_run` is a strict task that has a worker with several slots to itself. `slot_table` knows the engine's
     slots by number, `evictions` counts sessions whose KV was given up here, `vram_free_mib` is that of its tightest
-    device. `found` is an engine of an earlier daemon that may be adopted.
+    device. `found` is an engine of an earlier daemon that may be adopted, `leased_to` the
+    lease that its GPUs go to.
+    `role` says what it is to its pool. `is_making_way`: it gives its devices to another revision and may come back;
+    `is_promised`: what asks for it may wait meanwhile, for one of both will serve. `is_short`: it waits for memory;
+    `is_too_big`: there is less in all than it needs. `retire_by_ms`: what is left on it ends then. `meter` names those
+    with which it counts the rates of clients.
     """
 
     plan: PoolPlan
     set_key: SetKey
+    meter: str
     set_id: str = ""
     wanted: Wanted = Wanted.SERVE
     phase: Phase = Phase.IDLE
@@ -136,7 +155,31 @@ class Replica(Struct, kw_only=True):
     exclusive_run: int | None = None
     drain_deadline_ms: float | None = None
     found: FoundEngine | None = None
+    leased_to: str | None = None
     breaker: Breaker = field(default_factory=Breaker)
+    generating: Generating = field(default_factory=Generating)
+    oom_events: int = 0
+    """How often an engine of it ended for want of memory."""
+    role: Role = Role.CURRENT
+    is_making_way: bool = False
+    is_promised: bool = False
+    is_short: bool = False
+    is_too_big: bool = False
+    claims: tuple[tuple[str, int], ...] = ()
+    """What it was promised on each device when it was let start, by UUID, in MiB."""
+    estimates: tuple[int, ...] = ()
+    """What it was thought to need on each device of the mask when it was let start, before all that was learned."""
+    wanted_room: tuple[tuple[str, int], ...] = ()
+    """While it waits for memory of a device: free MiB of each device with which it could start."""
+    wanted_host_mib: int = 0
+    """While it waits for memory of the host: what must be free there."""
+    held: tuple[int, ...] = ()
+    """The most that its process was seen to hold on each device of the mask, in MiB."""
+    recipe: str = ""
+    host_need_mib: int = 0
+    unfit: str | None = None
+    """Why it can never work on these GPUs as configured."""
+    retire_by_ms: float | None = None
 
     @property
     def pool_id(self) -> str:
@@ -151,12 +194,18 @@ class Replica(Struct, kw_only=True):
     @property
     def load(self) -> int:
         """Slots that cannot take a task."""
-        return len(self.runs) + len(self.freeing)
+        return len(self.runs) + len(self.freeing) + (self.generating.probe is not None)
+
+    @property
+    def can_run(self) -> bool:
+        """Whether tasks of its set may be dispatched to it (ORCH-3010)."""
+        is_wanted = self.wanted is Wanted.SERVE and self.leased_to is None and not self.is_making_way
+        return is_wanted and self.phase is Phase.READY and self.role is not Role.CANDIDATE
 
     @property
     def is_serving(self) -> bool:
-        """Whether tasks may be dispatched to it (ORCH-3010)."""
-        return self.phase is Phase.READY and self.wanted is Wanted.SERVE
+        """Whether it takes the traffic of its alias; a standby or a retiring one only ends what it has."""
+        return self.role in TRAFFIC and self.can_run
 
     @property
     def is_ejected(self) -> bool:
@@ -173,7 +222,8 @@ class Replica(Struct, kw_only=True):
     @property
     def can_come_back(self) -> bool:
         """Whether waiting for it makes sense: it has its devices and is not given up."""
-        return self.phase not in (Phase.UNPLACED, Phase.BROKEN, Phase.OFF) and self.wanted is Wanted.SERVE
+        is_given_up = self.phase in (Phase.UNPLACED, Phase.BROKEN, Phase.OFF)
+        return not is_given_up and self.wanted is Wanted.SERVE and self.leased_to is None
 
 
 class ReplicaSet(Struct):
@@ -204,11 +254,11 @@ class ReplicaSet(Struct):
     kind: str = ""
 
     def __post_init__(self) -> None:
-        self.kind = self.key.forming.set_id
+        self.kind = self.key.kind
 
     def recount(self) -> None:
         """Take over what members offer; called whenever a member joins, leaves, or begins or ends to serve."""
-        self.serving = [member for member in self.members if member.is_serving]
+        self.serving = [member for member in self.members if member.can_run]
         self.rank()
         self.slots_serving = sum(member.slots_trusted for member in self.serving)
         self.ctx_per_slot = min((member.ctx_per_slot for member in self.serving), default=0)

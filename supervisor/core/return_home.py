@@ -10,6 +10,7 @@
 Nothing serves yet when tasks are restored: slots are those that the plans promise.
 """
 
+from supervisor.core.fitting import fits
 from supervisor.core.replicas import Replica, ReplicaSet
 from supervisor.core.split import side_of
 from supervisor.core.state import State
@@ -20,7 +21,7 @@ from supervisor.core.waiting import is_hopeless
 def choose(state: State, task: Task, now_ms: float) -> ReplicaSet | None:
     """The set in which the task waits again; None where no pool serves its model any more."""
     homes = state.routes.get((task.engine, task.model_ref), ())
-    fitting = tuple(home for home in homes if _still_fits(home, task))  # 1
+    fitting = tuple(home for home in homes if fits(home, task))  # 1
     able = tuple(home for home in fitting if any(_can_ever_serve(member, now_ms) for member in home.members))
     owes_bytes = task.is_strict and task.emitted > 0
     alike = tuple(home for home in (fitting if owes_bytes else able) if home.kind == task.set_kind)  # 2
@@ -28,14 +29,6 @@ def choose(state: State, task: Task, now_ms: float) -> ReplicaSet | None:
     if not alike:
         wanted = side_of(wanted, state.splits.get((task.engine, task.model_ref)), task.bucket) or wanted  # 4
     return min(wanted, key=_crowding, default=None)  # 5
-
-
-def _still_fits(home: ReplicaSet, task: Task) -> bool:
-    if not home.members or task.workload not in home.members[0].plan.workloads:
-        return False
-    if task.sampler_profile_version not in (None, home.key.sampler_profile_version):
-        return False
-    return home.key.ctx is None or task.ctx <= home.key.ctx
 
 
 def _can_ever_serve(member: Replica, now_ms: float) -> bool:

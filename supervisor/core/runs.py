@@ -9,7 +9,7 @@ head, until its deadline.
 
 from math import inf
 
-from supervisor.core import ejection, endings, sessions, waiting
+from supervisor.core import ejection, endings, sessions, trials, waiting
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import AbortRun, ConfirmSlotIdle
 from supervisor.core.events import (
@@ -197,6 +197,7 @@ def note_aborted(state: State, event: RunAborted, now_ms: float) -> None:
     end_run(state, running, is_slot_proven_free=False, kv_tokens=kv_tokens)
     task.emitted = max(task.emitted, event.emitted)
     if not _is_decided(aborting):
+        trials.note_end(state, running, now_ms, is_failed=True)
         _retry_or_reset(state, task, "The worker was lost.", now_ms)
         return
     outcome = Outcome(
@@ -222,7 +223,7 @@ def _time_out(state: State, run_id: int, reason: Reason, message: str) -> None:
         message=message,
         retry_after_ms=RETRY_RESET_MS,
         engine=task.engine,
-        pool_id=running.pool_id,
+        pool_id=state.replicas[running.pool_id].plan.public_id,
     )
     abort(state, task, running, refused)
 

@@ -17,6 +17,7 @@ from supervisor.core.agenda import Alarm
 from supervisor.core.effects import NoteEviction
 from supervisor.core.events import SessionEndRequested
 from supervisor.core.replicas import Replica
+from supervisor.core.revisions import TRAFFIC
 from supervisor.core.session import Seat, Session, key_of, name_of
 from supervisor.core.slots import SessionKey, SlotTable
 from supervisor.core.state import State
@@ -95,13 +96,18 @@ def _touched(state: State, task: Task, now_ms: float) -> Session:
         return session
     if session is not None:
         _remove(state, session)
-    if len(state.sessions) >= state.host.sessions_max:
-        _remove(state, next(iter(state.sessions.values())))
+    bound(state, state.host.sessions_max - 1)
     session = Session(key=key, expires_ms=now_ms + state.host.session_ttl_ms, life=state.next_life)
     state.sessions[key] = session
     state.next_life += 1
     state.agenda.add(session.expires_ms, Alarm.SESSION_END, name_of(key))
     return session
+
+
+def bound(state: State, count_max: int) -> None:
+    """Forget the sessions that were used longest ago, until no more than so many are left."""
+    while state.sessions and len(state.sessions) > count_max:
+        _remove(state, next(iter(state.sessions.values())))
 
 
 def end_turn(state: State, replica: Replica, run_id: int, tokens: int) -> None:
@@ -122,14 +128,17 @@ def take_back_turn(state: State, task: Task) -> None:
 
 
 def free_slot(state: State, replica: Replica, run_id: int) -> None:
-    """A run's slot is free: the KV of its session stays in it while that can be of use to another turn."""
+    """A run's slot is free: the KV of its session stays in it while that can be of use to another turn.
+
+    A worker that only ends what it has gets no other turn.
+    """
     key = replica.slot_table.session_of(run_id)
     session = None if key is None else state.sessions.get(key)
     if session is None or session.run_id != run_id:
         replica.slot_table.give_back(run_id, is_kept=False)
         return
     is_last = session.turns >= state.host.session_turns_max
-    is_kept = bool(session.tokens) and not is_last
+    is_kept = bool(session.tokens) and not is_last and replica.role in TRAFFIC
     replica.slot_table.give_back(run_id, is_kept=is_kept)
     session.run_id = None
     if not is_kept:

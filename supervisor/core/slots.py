@@ -26,6 +26,11 @@ class SlotTable:
         """Slots without a run."""
         return len(self._cold) + len(self._warm)
 
+    @property
+    def has_cold(self) -> bool:
+        """Whether a slot is free in which nobody's KV lies."""
+        return bool(self._cold)
+
     def take(self, run_id: int, key: SessionKey | None, wanted: int | None) -> tuple[int, SessionKey | None]:
         """Give a run its slot: `wanted` where it must be that one. Also gives the session whose KV lay in it."""
         holder = None

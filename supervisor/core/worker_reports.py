@@ -1,18 +1,18 @@
 """Reports about a worker on its way to Ready, turned into signals of its lifecycle; the table says what follows."""
 
-from supervisor.core import headroom, waiting
+from supervisor.core import waiting
+from supervisor.core.effects import EndFoundEngine
 from supervisor.core.events import (
     EngineInspected,
     EnginesFound,
     EngineSpawned,
     ModelVerified,
-    RoomMeasured,
     StepPassed,
 )
 from supervisor.core.lifecycle import Phase, Signal
 from supervisor.core.replicas import Replica, Step, StepState, Wanted
 from supervisor.core.slots import SlotTable
-from supervisor.core.state import State, join_set, move_waiting, set_key
+from supervisor.core.state import State, join_set, key_of_replica, move_waiting
 from supervisor.core.workers import disown, give
 
 
@@ -25,18 +25,15 @@ def note_model_verified(state: State, replica: Replica, event: ModelVerified, no
 
 
 def note_engines_found(state: State, event: EnginesFound, _: float) -> None:
-    """Engines that outlived their daemon: each is adopted once its pool has its devices and its model is verified."""
+    """Engines that outlived their daemon: each is adopted once its pool has its devices and its model is verified.
+
+    One of a worker that this daemon does not have (a canary, a candidate, what was kept for a rollback) is ended.
+    """
     for found in event.engines:
-        state.replicas[found.pool_id].found = found
-
-
-def note_room(state: State, replica: Replica, event: RoomMeasured, now_ms: float) -> None:
-    """Memory was measured: it is enough, or the worker waits for it (ORCH-3003)."""
-    shortage = headroom.find_shortage(event)
-    if shortage is not None:
-        give(state, replica, Signal.ROOM_SHORT, now_ms, shortage)
-        return
-    give(state, replica, Signal.ROOM_FOUND, now_ms, headroom.describe(event))
+        if found.pool_id in state.replicas:
+            state.replicas[found.pool_id].found = found
+        else:
+            state.out.append(EndFoundEngine(found.pool_id))
 
 
 def note_spawned(state: State, replica: Replica, event: EngineSpawned, now_ms: float) -> None:
@@ -66,7 +63,7 @@ def note_inspected(state: State, replica: Replica, event: EngineInspected, now_m
     replica.slot_table = SlotTable(event.slots)
     replica.ctx_per_slot = event.ctx_per_slot
     replica.engine_version = event.engine_version
-    _rejoin(state, replica, event.engine_version, now_ms)
+    _rejoin(state, replica, now_ms)
     detail = f"{event.engine_version}, {event.slots} slots of {event.ctx_per_slot} tokens"
     give(state, replica, Signal.INSPECTED, now_ms, detail)
 
@@ -80,9 +77,9 @@ def _shortfall(replica: Replica, event: EngineInspected) -> str | None:
     return None
 
 
-def _rejoin(state: State, replica: Replica, engine_version: str, now_ms: float) -> None:
+def _rejoin(state: State, replica: Replica, now_ms: float) -> None:
     """Move a replica to the set of its version. Waiting tasks follow where no member is left behind to serve them."""
-    key = set_key(replica.plan, engine_version)
+    key = key_of_replica(replica)
     if key == replica.set_key:
         return
     old = state.sets[replica.set_id]

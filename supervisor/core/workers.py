@@ -6,7 +6,7 @@ dropped before they reach the table.
 
 from collections.abc import Callable
 
-from supervisor.core import ejection, restart, runs, sessions, waiting
+from supervisor.core import ejection, restart, runs, sessions, waiting, wedge
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import (
     AdoptEngine,
@@ -20,6 +20,7 @@ from supervisor.core.effects import (
     StopEngine,
     VerifyModel,
 )
+from supervisor.core.generating import Generating
 from supervisor.core.lifecycle import Ignored, Move, Phase, Signal, decide
 from supervisor.core.replicas import Replica, Step, StepState, Stopping
 from supervisor.core.state import State, touch
@@ -34,6 +35,9 @@ STEP_HEALTH = "engine health"
 STEP_PROPS = "engine properties"
 
 
+_WITHOUT_PROCESS = (Phase.IDLE, Phase.UNPLACED, Phase.BACKOFF, Phase.BROKEN, Phase.RESTING, Phase.OFF)
+
+
 def give(state: State, replica: Replica, signal: Signal, now_ms: float, cause: str | None = None) -> None:
     """Hand a signal to a worker: the table decides, the move is made here."""
     cell = decide(replica.phase, signal)
@@ -44,6 +48,8 @@ def give(state: State, replica: Replica, signal: Signal, now_ms: float, cause: s
 
 def _enter(state: State, replica: Replica, phase: Phase, now_ms: float, *, due_ms: float | None = None) -> None:
     replica.phase = phase
+    if phase in _WITHOUT_PROCESS:
+        replica.claims, replica.held = (), ()
     replica.since_ms = now_ms
     replica.due_ms = due_ms
     if due_ms is not None:
@@ -65,9 +71,12 @@ def _end_step(replica: Replica, now_ms: float, state: StepState, detail: str | N
 def _verify(state: State, replica: Replica, now_ms: float, _: str | None) -> None:
     replica.steps = []
     replica.cause = None
-    if replica.plan.unplannable is not None:
+    replica.claims = ()
+    replica.is_short = replica.is_too_big = False  # of the attempt before; this one may fail for another reason
+    refusal = replica.plan.unplannable or replica.unfit
+    if refusal is not None:
         disown(state, replica)
-        replica.cause = replica.plan.unplannable
+        replica.cause = refusal
         _enter(state, replica, Phase.BROKEN, now_ms)
         _end_hopeless(state, replica, now_ms)
         return
@@ -88,6 +97,7 @@ def _measure(state: State, replica: Replica, now_ms: float, cause: str | None) -
 
 def _await_room(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
     """No start was made, so none counts against the breaker: it goes on by itself once memory is free."""
+    replica.is_short = True
     replica.cause = _fail_step(replica, now_ms, cause)
     replica.history = restart.note_failure(replica.history)
     delay_ms = restart.delay_ms(replica.history.streak, replica.pool_id)
@@ -141,6 +151,7 @@ def _test(state: State, replica: Replica, now_ms: float, cause: str | None) -> N
 def _serve(state: State, replica: Replica, now_ms: float, _: str | None) -> None:
     replica.cause = None
     state.agenda.add(now_ms + restart.STABLE_MS, Alarm.WORKER_STABLE, f"{replica.incarnation} {replica.pool_id}")
+    wedge.begin(state, replica, now_ms)
     _enter(state, replica, Phase.READY, now_ms)
 
 
@@ -173,6 +184,7 @@ def _stop(state: State, replica: Replica, now_ms: float, after: Phase, cause: st
     runs.abort_all(state, replica, None)
     replica.freeing.clear()
     replica.doubts.clear()
+    replica.generating = Generating()
     sessions.lose_all(state, replica)
     replica.stopping = Stopping(after, cause)
     replica.cause = cause
@@ -190,6 +202,21 @@ def _stop_unplaced(state: State, replica: Replica, now_ms: float, cause: str | N
 
 def _stop_for_good(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
     _stop(state, replica, now_ms, Phase.OFF, cause or "the daemon is stopping")
+
+
+def _stop_to_rest(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    _stop(state, replica, now_ms, Phase.RESTING, cause or "it makes way")
+
+
+def _rest(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    disown(state, replica)
+    replica.cause = cause or replica.cause
+    _enter(state, replica, Phase.RESTING, now_ms)
+
+
+def _wake(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
+    replica.cause = cause
+    _enter(state, replica, Phase.IDLE, now_ms)
 
 
 def _unplace(state: State, replica: Replica, now_ms: float, cause: str | None) -> None:
@@ -214,6 +241,8 @@ def _after_stop(state: State, replica: Replica, now_ms: float, _: str | None) ->
             _turn_off(state, replica, now_ms, None)
         case Phase.UNPLACED:
             _unplace(state, replica, now_ms, stopping.cause)
+        case Phase.RESTING:
+            _rest(state, replica, now_ms, stopping.cause)
         case _:
             _back_off(state, replica, now_ms, stopping.cause)
 
@@ -233,10 +262,14 @@ def _place_again(state: State, replica: Replica, now_ms: float, cause: str | Non
             _verify(state, replica, now_ms, cause)
 
 
+_REST_WINS = (Phase.RESTING, Phase.UNPLACED)
+"""What makes way looks for its device when it is woken."""
+
+
 def _reroute(after: Phase) -> Callable[[State, Replica, float, str | None], None]:
     def move(_state: State, replica: Replica, _now_ms: float, cause: str | None) -> None:
         assert replica.stopping is not None
-        if replica.stopping.after is not Phase.OFF:
+        if replica.stopping.after is not Phase.OFF and (replica.stopping.after, after) != _REST_WINS:
             replica.stopping = Stopping(after, cause or replica.stopping.cause)
 
     return move
@@ -261,6 +294,10 @@ _MOVES: dict[Move, Callable[[State, Replica, float, str | None], None]] = {
     Move.UNPLACE: _unplace,
     Move.AFTER_STOP: _after_stop,
     Move.TURN_OFF: _turn_off,
+    Move.STOP_TO_REST: _stop_to_rest,
+    Move.REST: _rest,
+    Move.WAKE: _wake,
+    Move.REROUTE_TO_REST: _reroute(Phase.RESTING),
     Move.REROUTE_TO_OFF: _reroute(Phase.OFF),
     Move.REROUTE_TO_UNPLACED: _reroute(Phase.UNPLACED),
     Move.REROUTE_TO_RETRY: _reroute_to_retry,

@@ -69,22 +69,23 @@ class Peer:
 
     uid: int
     gids: frozenset[int]
+    pid: int | None = None
 
 
 def peer_of(sock: SocketOption) -> Peer:
     """Credentials as the kernel keeps them; a process cannot claim another's. Raises OSError where there are none."""
-    _, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _PEER_GROUPS_MAX)
     except OSError:
         raw = b""
-    return Peer(uid, frozenset((gid, *(int(group) for (group,) in struct.iter_unpack("I", raw)))))
+    return Peer(uid, frozenset((gid, *(int(group) for (group,) in struct.iter_unpack("I", raw)))), pid)
 
 
 def identify_peer(peer: Peer | None, socket_gid: int) -> Caller | Refused:
     """The caller of a request on the control socket, whose group is `socket_gid`."""
     if peer is not None and (peer.uid in {0, os.geteuid()} or socket_gid in peer.gids):
-        return Caller(TENANT, is_operator=True, client_id=f"uid:{peer.uid}")
+        return Caller(TENANT, is_operator=True, client_id=f"uid:{peer.uid}", pid=peer.pid)
     return _STRANGER
 
 

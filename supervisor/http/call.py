@@ -47,6 +47,8 @@ class Edge:
     """The same while a key is asked for."""
     long_answers: set[LongAnswer] = field(default_factory=set)
     is_closing: bool = False
+    is_leaving: bool = False
+    """The daemon replaces itself soon: a connection that ends with its answer is never cut in a request."""
 
 
 @dataclass(slots=True)

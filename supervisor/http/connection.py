@@ -96,6 +96,11 @@ class Connection(RequestHandler):
         """No request is being answered or waits for it."""
         return self._waiter is not None and not self._waiter.done() and not self._messages
 
+    @property
+    def is_unheard(self) -> bool:
+        """Its first request has not come yet: who just connected has a right to an answer."""
+        return self._request_count == 0 and self.connected
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what may be buffered, and give the first request its deadline."""
         super().connection_made(transport)

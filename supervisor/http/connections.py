@@ -15,6 +15,7 @@ from supervisor.http.limits import Limits
 from supervisor.wire.codes import Code, Reason
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+NEWCOMER_LOOK_S = 0.005
 _TOO_MANY = Refused(
     code=Code.ADMISSION_REJECT, reason=Reason.RATE_LIMIT, message="Too many connections are open.", retry_after_ms=1000
 )
@@ -64,6 +65,14 @@ class Connections(web.Server):
             return
         if not self._close_oldest_idle(handler) and isinstance(handler, Connection):
             self._loop.call_soon(handler.refuse, _TOO_MANY)
+
+    async def hear_newcomers(self, within_s: float) -> None:
+        """Wait, not for long, until those who just connected have asked: no other daemon can answer them."""
+        until_s = self._loop.time() + within_s
+        while self._loop.time() < until_s and any(  # noqa: ASYNC110  (an event would cost every connection one)
+            one.is_unheard for one in self._connections if isinstance(one, Connection)
+        ):
+            await asyncio.sleep(NEWCOMER_LOOK_S)
 
     def _close_oldest_idle(self, newcomer: RequestHandler) -> bool:
         """Whether there was one."""

@@ -31,6 +31,11 @@ async def resume(call: Call) -> web.StreamResponse:
     return call.answer(call.service.resume(call.ident), 202)
 
 
+async def plan(call: Call) -> web.StreamResponse:
+    """`GET /v1/plan`."""
+    return call.reply(call.service.plan())
+
+
 async def status(call: Call) -> web.StreamResponse:
     """`GET /v1/status`."""
     return call.reply(call.service.status())

@@ -13,7 +13,8 @@ from supervisor.http.auth import identify_peer, lacks_scope
 from supervisor.http.call import Call, Edge
 from supervisor.http.connection import Connection
 from supervisor.http.parse_errors import NO_HTTP, headers_too_large
-from supervisor.http.routes import Route, Router
+from supervisor.http.route import Route
+from supervisor.http.routes import Router
 from supervisor.http.service import Caller
 from supervisor.wire.codes import Code, Reason
 
@@ -46,6 +47,8 @@ class Dispatcher:
             if request.writer.output_size > 0:
                 raise ConnectionResetError("the response had begun") from error
             response = translate.refuse(_FAILED, headers, correlation_id)
+        if self._edge.is_leaving:
+            response.force_close()
         connection = cast("Connection", request.protocol)
         if connection.is_cut:
             await connection.see_off(request, response)

@@ -9,7 +9,8 @@ import msgspec
 
 from supervisor.http.bodies import STRINGS_MAX
 from supervisor.http.limits import Limits
-from supervisor.http.routes import EVENT_STREAM, IDENT_PATTERN, Parameter, Route
+from supervisor.http.route import EVENT_STREAM, Parameter, Route
+from supervisor.http.routes import IDENT_PATTERN
 from supervisor.wire.errors import ErrorEnvelope
 from supervisor.wire.frames import End, Started, StreamMetrics
 from supervisor.wire.pools import DrainRequest

@@ -1,7 +1,9 @@
 """The HTTP edge as a whole: listens on TCP and on the control socket, and stops without leaving either behind."""
 
 import asyncio
+import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -11,18 +13,31 @@ from supervisor.http.auth import Gate
 from supervisor.http.call import Edge
 from supervisor.http.connections import Connections
 from supervisor.http.dispatch import Dispatcher
+from supervisor.http.given_sockets import GivenSockets
 from supervisor.http.limits import Limits
-from supervisor.http.routes import ROUTES, Route, Router, routes_on_tcp
+from supervisor.http.route import Route
+from supervisor.http.routes import ROUTES, Router, routes_on_tcp
 from supervisor.http.service import Service
 from supervisor.http.tls import Tls
 from supervisor.http.tls_listener import TlsListener
-from supervisor.http.unix_socket import ControlSocket, ListenError, claim
+from supervisor.http.unix_socket import ControlSocket, ListenError, SocketFile, claim
 from supervisor.runtime.audit import Audit
 
 TCP_BACKLOG = 1024
+NEWCOMER_GRACE_S = 0.25
+"""A client sends its request in the moment after it connected."""
 CLOSE_GRACE_S = 1.0
 """How long `close` waits for answers in progress."""
 SIMULATED = "X-Orchctl-Simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One socket that connections come in by."""
+
+    sock: socket.socket
+    server: asyncio.Server | TlsListener
+    connections: Connections
 
 
 class HttpServer:
@@ -32,7 +47,7 @@ class HttpServer:
     Without `gate` no key is ever asked for; with `tls` the TCP port speaks nothing else.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is one thing that the edge is told)
         self,
         service: Service,
         *,
@@ -43,6 +58,7 @@ class HttpServer:
         simulated: str | None = None,
         gate: Gate | None = None,
         tls: Tls | None = None,
+        given: GivenSockets | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -51,28 +67,66 @@ class HttpServer:
         self._limits = limits or Limits()
         self._gate = gate or Gate(None, Audit(lambda _: None))
         self._tls = tls
+        self._given = given or GivenSockets()
         self._headers = {"Server": translate.SERVER} | ({SIMULATED: simulated} if simulated else {})
         self._edges: list[Edge] = []
-        self._listeners: list[tuple[asyncio.Server | TlsListener, Connections]] = []
+        self._listeners: list[Listener] = []
         self._control: ControlSocket | None = None
+        self._tcp: socket.socket | None = None
+        self._is_kept = False
 
     @property
     def connections(self) -> int:
         """Connections that are open now, on TCP and on the control socket."""
-        return sum(connections.count for _, connections in self._listeners)
+        return sum(each.connections.count for each in self._listeners)
 
     async def start(self) -> None:
         """Listen. Raises `ListenError` with one sentence; nothing is left open then."""
         try:
             if self.socket_path is not None:
-                self._control = claim(self.socket_path)
-                await self._listen(self._control.sock, ROUTES, self._limits.socket_connections_max, self._control.gid)
-            sock = _bind(self.host, self.port, self._limits.send_buffer_bytes)
-            self.port = sock.getsockname()[1]
+                await self._listen_on(self._given.take_control(self.socket_path) or claim(self.socket_path))
+            sock = self._given.take_http(self.host, self.port)
+            sock = sock or _bind(self.host, self.port, self._limits.send_buffer_bytes)
+            self._tcp, self.port = sock, sock.getsockname()[1]
             await self._listen(sock, routes_on_tcp(), self._limits.connections_max, None)
         except ListenError:
             await self.close()
             raise
+        finally:
+            self._given.close()
+
+    async def _listen_on(self, control: ControlSocket) -> None:
+        self._control = control
+        await self._listen(control.sock, ROUTES, self._limits.socket_connections_max, control.gid)
+
+    async def keep_control(self) -> bool:
+        """Make the control socket anew where its file is gone; whether it was. Raises ListenError: something is there.
+
+        Whoever is connected stays so; nothing that is not a socket of ours is followed or removed.
+        """
+        lost = self._control
+        if lost is None or lost.is_in_place:
+            return False
+        await self._listen_on(claim(lost.path))
+        for listener in [each for each in self._listeners if each.sock is lost.sock]:
+            listener.server.close()
+        lost.sock.close()
+        return True
+
+    def announce(self, *, is_leaving: bool) -> None:
+        """Ask clients with each answer to connect anew for the next request, or no longer."""
+        for edge in self._edges:
+            edge.is_leaving = is_leaving
+
+    def keep_listening(self) -> tuple[int, int, SocketFile]:
+        """Descriptors of the TCP and of the control socket, and its file: they go on listening when this one closes.
+
+        Who connects from then on waits until somebody accepts it.
+        """
+        assert self._tcp is not None, "not started"
+        assert self._control is not None, "without a control socket"
+        self._is_kept = True
+        return os.dup(self._tcp.fileno()), os.dup(self._control.sock.fileno()), self._control.file
 
     def close_streams(self) -> None:
         """End every stream without a terminal frame and let no new one begin; their clients may resume later."""
@@ -83,17 +137,19 @@ class HttpServer:
 
     async def close(self) -> None:
         """Stop listening, end streams, give answers in progress a moment, and remove the control socket. Idempotent."""
-        if self._control is not None:
+        if self._control is not None and not self._is_kept:
             self._control.remove()  # while we still answer on it, so that no successor's file can be there
-        for server, connections in self._listeners:
-            server.close()
-            connections.pre_shutdown()
+        for listener in self._listeners:
+            listener.server.close()
+        await asyncio.gather(*(each.connections.hear_newcomers(NEWCOMER_GRACE_S) for each in self._listeners))
+        for listener in self._listeners:
+            listener.connections.pre_shutdown()
         if self._control is not None:
             self._control.sock.close()
             self._control = None
         self.close_streams()
-        await asyncio.gather(*(connections.shutdown(CLOSE_GRACE_S) for _, connections in self._listeners))
-        await asyncio.gather(*(server.wait_closed() for server, _ in self._listeners))
+        await asyncio.gather(*(each.connections.shutdown(CLOSE_GRACE_S) for each in self._listeners))
+        await asyncio.gather(*(each.server.wait_closed() for each in self._listeners))
         self._listeners.clear()
 
     async def _listen(self, sock: socket.socket, routes: tuple[Route, ...], most: int, socket_gid: int | None) -> None:
@@ -105,7 +161,7 @@ class HttpServer:
         connections = Connections(Dispatcher(edge, Router(routes), socket_gid), self._limits, most)
         server = await self._serve(sock, connections, is_tcp=socket_gid is None)
         self._edges.append(edge)
-        self._listeners.append((server, connections))
+        self._listeners.append(Listener(sock, server, connections))
 
     async def _serve(
         self, sock: socket.socket, connections: Connections, *, is_tcp: bool

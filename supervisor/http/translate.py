@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from supervisor.core.plan import public_id_of
 from supervisor.core.refusals import Refused
 from supervisor.runtime.fresh_ids import fresh_id
 from supervisor.wire.codes import Code, Reason
@@ -103,7 +104,7 @@ def envelope(refused: Refused, correlation_id: str) -> ErrorEnvelope:
     if refused.engine is not None:
         error.engine = refused.engine
     if refused.pool_id is not None:
-        error.pool_id = refused.pool_id
+        error.pool_id = public_id_of(refused.pool_id)
     return error
 
 

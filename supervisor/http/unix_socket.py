@@ -9,6 +9,8 @@ import socket
 import stat
 from pathlib import Path
 
+from msgspec import Struct
+
 PATH_BYTES_MAX = 107
 """`sun_path` holds 108 bytes with its closing NUL."""
 MODE = 0o660
@@ -20,26 +22,52 @@ class ListenError(Exception):
     """The daemon cannot listen where it should; one sentence for the operator."""
 
 
+class SocketFile(Struct, frozen=True):
+    """Which file a control socket made, and its group. `is_manager_owned`: systemd made it, and removes it."""
+
+    device: int
+    inode: int
+    birth_ns: int
+    gid: int
+    is_manager_owned: bool = False
+
+    @classmethod
+    def at(cls, path: Path, *, is_manager_owned: bool = False) -> "SocketFile":
+        """What lies at the path now; no link is followed. Raises FileNotFoundError.
+
+        Numbers of inodes are used again at once, so its birth counts too; no chmod moves that.
+        """
+        found = path.lstat()
+        return cls(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_gid, is_manager_owned)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it still lies there."""
+        try:
+            found = SocketFile.at(path)
+        except OSError:
+            return False
+        return (found.device, found.inode, found.birth_ns) == (self.device, self.inode, self.birth_ns)
+
+
 class ControlSocket:
     """A bound, listening Unix socket and the file it made."""
 
-    def __init__(self, sock: socket.socket, path: Path) -> None:
+    def __init__(self, sock: socket.socket, path: Path, file: SocketFile | None = None) -> None:
         self.sock = sock
         self.path = path
-        found = path.lstat()
-        self.gid = found.st_gid
-        self._identity = _identity(found)
+        self.file = file or SocketFile.at(path)
+        self.gid = self.file.gid
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether whoever opens the path finds this socket."""
+        return self.file.is_at(self.path)
 
     def remove(self) -> None:
-        """Remove the file, unless another daemon has put its own there since."""
-        with contextlib.suppress(FileNotFoundError):
-            if _identity(self.path.lstat()) == self._identity:
+        """Remove the file, unless somebody has put another one there since, or systemd owns it."""
+        if self.is_in_place and not self.file.is_manager_owned:
+            with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    """Which file it is. Numbers of inodes are used again at once, so its birth counts too; no chmod moves that."""
-    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def claim(path: Path) -> ControlSocket:

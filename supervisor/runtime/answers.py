@@ -2,10 +2,23 @@
 
 import asyncio
 
-from supervisor.core.effects import AnswerAccepted, AnswerCancelled, AnswerRefused
+from supervisor.core.effects import AnswerAccepted, AnswerCancelled, AnswerLease, AnswerRefused, AnswerRollout
 from supervisor.core.refusals import Refused
+from supervisor.runtime.fresh_ids import fresh_id
 
-Answer = AnswerAccepted | AnswerCancelled | Refused
+Answer = AnswerAccepted | AnswerLease | AnswerCancelled | AnswerRollout | Refused
+
+_CHANGE = "change:"
+
+
+def change_ticket() -> str:
+    """The ticket of an operator's change: its refusal is no refused task."""
+    return _CHANGE + fresh_id()
+
+
+def is_of_change(ticket: str) -> bool:
+    """Whether an operator asked."""
+    return ticket.startswith(_CHANGE)
 
 
 class Answers:
@@ -22,7 +35,7 @@ class Answers:
         future.add_done_callback(lambda _: self._waiting.pop(ticket, None))
         return future
 
-    def give(self, effect: AnswerAccepted | AnswerRefused | AnswerCancelled) -> None:
+    def give(self, effect: AnswerAccepted | AnswerLease | AnswerRefused | AnswerCancelled | AnswerRollout) -> None:
         """Deliver an answer."""
         future = self._waiting.get(effect.ticket)
         if future is not None and not future.done():

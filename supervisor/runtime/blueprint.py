@@ -1,15 +1,21 @@
-"""From the configuration to what the core plans with and what a worker is launched with. Pure, done once at start."""
+"""From the configuration to what the core plans with and what a worker is launched with. Pure.
+
+A revision of a pool is drawn as the pool itself, with the model and under the key that the rollout names.
+"""
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import structs
 
 from adapters import base, registry
 from adapters.base import Adapter, LaunchSpec
 from supervisor.config.model import Config
-from supervisor.config.models import ModelArtifact
+from supervisor.config.models import DIGEST_PREFIX, ModelArtifact
 from supervisor.config.pool import ClassLimits, PoolConfig
+from supervisor.config.pool_digest import digest_pool
 from supervisor.config.tenants import TenantConfig
 from supervisor.core.plan import ClassBounds, HostPlan, PoolPlan, TenantPlan
 from supervisor.wire.codes import Priority
@@ -36,15 +42,15 @@ class PoolBlueprint:
         assert self.artifact is not None, f"{self.plan.pool_id} has no model file"
         launch = self.config.launch
         return LaunchSpec(
-            pool_id=self.plan.pool_id,
+            pool_id=self.plan.public_id,
             model_path=str(self.artifact.path),
-            model_name=self.plan.pool_id,
+            model_name=self.plan.public_id,
             ctx=self.plan.ctx or 0,
             slots=self.plan.slots,
             port=port,
             api_key=api_key,
             devices=devices,
-            tensor_split=self.config.tensor_split,
+            tensor_split=self.config.tensor_split or _equal_split(len(devices)),
             threads=launch.threads,
             extra_args=launch.extra_args,
             env=dict(launch.env),
@@ -57,11 +63,42 @@ class PoolBlueprint:
         )
 
 
+def _equal_split(count: int) -> tuple[float, ...] | None:
+    """Equal GPUs take equal parts, said aloud: by itself an engine would go by what is free, and differ each time."""
+    return tuple(round(1 / count, 6) for _ in range(count)) if count > 1 else None
+
+
 def draw_pools(
     config: Config, source: Path, kv_bytes_per_token: Callable[[Path], int] = lambda _: 0
 ) -> Mapping[str, PoolBlueprint]:
     """The blueprints of all pools, by pool id. `kv_bytes_per_token` says it of a model file, 0 where nobody knows."""
-    return {pool.id: _draw(config, pool, source.parent, kv_bytes_per_token) for pool in config.pools}
+    return {
+        pool.id: draw_revision(config, pool, pool.id, pool.model, source, kv_bytes_per_token) for pool in config.pools
+    }
+
+
+def draw_revision(
+    config: Config,
+    pool: PoolConfig,
+    key: str,
+    model_ref: str,
+    source: Path,
+    kv_bytes_per_token: Callable[[Path], int] = lambda _: 0,
+) -> PoolBlueprint:
+    """The blueprint of one revision of a pool: worker `key` with `model_ref` in place of the pool's own model.
+
+    It answers to all names of its model, and to the pool's own where that is a name: a digest means one model only.
+    """
+    alias = frozenset() if pool.model.startswith(DIGEST_PREFIX) else frozenset({pool.model})
+    own = pool.model_copy(update={"model": model_ref})
+    drawn = _draw(config, own, source.parent, kv_bytes_per_token)
+    plan = structs.replace(
+        drawn.plan,
+        pool_id=key,
+        model_refs=drawn.plan.model_refs | alias,
+        config_digest=digest_pool(config, pool),
+    )
+    return replace(drawn, plan=plan)
 
 
 def draw_host(config: Config) -> HostPlan:
@@ -75,6 +112,8 @@ def draw_host(config: Config) -> HostPlan:
         session_ttl_ms=config.sessions.ttl_ms,
         session_turns_max=config.sessions.turns_max,
         sessions_max=config.sessions.max,
+        lease_devices_max=config.leases.devices_max,
+        keep_previous_ms=config.rollout.keep_previous_ms,
     )
 
 
@@ -113,6 +152,8 @@ def _draw(
         queue_bytes_max=pool.queue.bytes_max,
         full_policy=pool.queue.full_policy,
         queue_order=pool.queue.order,
+        probe_every_ms=pool.probe.idle_every_ms,
+        probe_within_ms=pool.probe.within_ms,
         classes={priority: _bounds(pool.limits_of(priority)) for priority in Priority},
         wall_ms=pool.timeouts.wall_ms,
         idle_ms=pool.timeouts.idle_ms,

@@ -10,7 +10,7 @@ class Caller:
     """`is_operator` is true on the control socket, where peer credentials stand in for a key.
 
     `client_id` names the key (never the key itself); it is logged, counted and rate-limited by, and no metric label.
-    `priorities` are the classes that the key may ask for.
+    `priorities` are the classes that the key may ask for. `pid` is the process on the control socket.
     """
 
     tenant: str
@@ -18,3 +18,4 @@ class Caller:
     client_id: str = "local"
     scopes: frozenset[Scope] = frozenset(Scope)
     priorities: frozenset[Priority] = frozenset(Priority)
+    pid: int | None = None

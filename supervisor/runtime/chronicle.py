@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from supervisor.core.breaker import Trust
 from supervisor.core.effects import AnswerAccepted, AnswerRefused, CommitFinish, NoteBreaker, NoteWorker
+from supervisor.core.events import EngineExited
 from supervisor.core.lifecycle import Phase
+from supervisor.core.plan import public_id_of
 from supervisor.core.state import State
 from supervisor.runtime.task_codec import read_body
 
@@ -51,7 +53,11 @@ class Chronicle:
         if self._refusals > REFUSALS_PER_S_MAX:
             self._unshown[refused.reason or refused.code] += 1
             return
-        fields = {"code": refused.code, "reason": refused.reason, "pool_id": refused.pool_id}
+        fields = {
+            "code": refused.code,
+            "reason": refused.reason,
+            "pool_id": public_id_of(refused.pool_id) if refused.pool_id else None,
+        }
         log.info("task refused", extra={**fields, "retry_after_ms": refused.retry_after_ms})
 
     def settle(self) -> None:
@@ -64,14 +70,14 @@ class Chronicle:
     def note_finish(self, effect: CommitFinish) -> None:
         """The one line of a terminal task."""
         task, outcome = effect.task, effect.outcome
-        replica = self._state().replicas[task.last_run.pool_id] if task.last_run else None
+        replica = self._state().replicas.get(task.last_run.pool_id) if task.last_run else None
         fields = {
             "job_id": task.job_id,
             "task_id": task.task_id,
             "session_id": read_body(task).session_id,
             "client_id": task.client_id or None,
             "engine": task.engine,
-            "pool_id": replica.pool_id if replica else None,
+            "pool_id": public_id_of(task.last_run.pool_id) if task.last_run else None,
             "replica_id": f"{task.last_run.pool_id}/{task.last_run.incarnation}" if task.last_run else None,
             "model_id": task.model_ref,
             "quant": replica.plan.quant if replica else None,
@@ -80,14 +86,14 @@ class Chronicle:
             "engine_version": replica.engine_version if replica else None,
             "sampler_profile_version": task.sampler_profile_version
             or (replica.plan.sampler_profile_version if replica else None),
-            "kv_warmth": outcome.kv_warmth if replica else None,
-            "queue_time_ms": round(task.queue_time_ms, 1) if replica else None,
-            "decode_time_ms": round(outcome.decode_ms, 1) if replica else None,
+            "kv_warmth": outcome.kv_warmth if task.last_run else None,
+            "queue_time_ms": round(task.queue_time_ms, 1) if task.last_run else None,
+            "decode_time_ms": round(outcome.decode_ms, 1) if task.last_run else None,
             "tokens_in": outcome.tokens_in,
             "tokens_out": outcome.tokens_out,
             "eviction_events": replica.evictions if replica else None,
-            "oom_events": None,
-            "driver_reset_events": None,
+            "oom_events": replica.oom_events if replica else None,
+            "driver_reset_events": self._state().faults.driver_resets,
             "attempt": task.attempt,
             "finish_reason": outcome.finish_reason,
             "code": outcome.error.code if outcome.error else None,
@@ -95,15 +101,26 @@ class Chronicle:
         }
         log.info("task ended" if outcome.error is None else "task failed", extra=fields)
 
+    def note_exit(self, event: EngineExited) -> None:
+        """A process is gone: the kind for machines, one sentence for people."""
+        fields = {"pool_id": event.pool_id, "incarnation": event.incarnation, "kind": event.kind, "cause": event.cause}
+        log.warning("engine exited", extra=fields)
+
     def note_worker(self, effect: NoteWorker) -> None:
         """A worker changed its phase, or what is wanted of it."""
         level = logging.WARNING if effect.phase in _LOUD else logging.INFO
-        fields = {"pool_id": effect.pool_id, "incarnation": effect.incarnation, "cause": effect.cause}
+        fields = {**_names(effect), "cause": effect.cause}
         log.log(level, "worker %s", effect.phase, extra=fields)
 
     def note_breaker(self, effect: NoteBreaker) -> None:
         """The trust in a replica changed: it is ejected, on probation, or closed again."""
         level = logging.INFO if effect.trust == Trust.CLOSED else logging.WARNING
         retry_in_ms = None if effect.retry_in_ms is None else round(effect.retry_in_ms)
-        fields = {"pool_id": effect.pool_id, "incarnation": effect.incarnation, "cause": effect.cause}
+        fields = {**_names(effect), "cause": effect.cause}
         log.log(level, "breaker %s", effect.trust, extra={**fields, "retry_in_ms": retry_in_ms})
+
+
+def _names(effect: NoteWorker | NoteBreaker) -> dict[str, object]:
+    """The pool as everybody knows it, and which of its workers."""
+    replica_id = f"{effect.pool_id}/{effect.incarnation}"
+    return {"pool_id": public_id_of(effect.pool_id), "incarnation": effect.incarnation, "replica_id": replica_id}

@@ -2,6 +2,7 @@
 
 from msgspec import UNSET
 
+from supervisor.core.plan import public_id_of
 from supervisor.core.refusals import Refused
 from supervisor.wire.errors import ErrorEnvelope
 
@@ -14,7 +15,7 @@ def envelope(refused: Refused, correlation_id: str) -> ErrorEnvelope:
         retriable=refused.is_retriable,
         correlation_id=correlation_id,
         engine=refused.engine or UNSET,
-        pool_id=refused.pool_id or UNSET,
+        pool_id=public_id_of(refused.pool_id) if refused.pool_id else UNSET,
         retry_after_ms=UNSET if refused.retry_after_ms is None else max(refused.retry_after_ms, 1),
         reason=refused.reason or UNSET,
         policy=refused.policy or UNSET,

@@ -18,12 +18,13 @@ class Gauges:
         self.metrics = metrics
         self.meters = meters
         self.devices: dict[str, DeviceView] = {}
-        self._rates = dict.fromkeys(meters, 0.0)
-        self._last = {pool_id: meter.tokens_total for pool_id, meter in meters.items()}
+        self.gpu_trouble: str | None = None
+        self._rates: dict[str, float] = {}
+        self._last: dict[str, int] = {}
 
     def tokens_per_s(self, pool_id: str) -> float:
         """Smoothed over the last few seconds."""
-        return self._rates[pool_id]
+        return self._rates.get(pool_id, 0.0)
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -38,8 +39,8 @@ class Gauges:
 
     def _sample(self, interval_s: float) -> None:
         for pool_id, meter in self.meters.items():
-            rate = (meter.tokens_total - self._last[pool_id]) / interval_s
+            now = (meter.tokens_total - self._last.get(pool_id, 0)) / interval_s
             self._last[pool_id] = meter.tokens_total
-            self._rates[pool_id] += _WEIGHT * (rate - self._rates[pool_id])
-            if self._rates[pool_id] < 0.05:
-                self._rates[pool_id] = 0.0
+            before = self._rates.get(pool_id, 0.0)
+            rate = before + _WEIGHT * (now - before)
+            self._rates[pool_id] = rate if rate >= 0.05 else 0.0

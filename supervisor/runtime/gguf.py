@@ -31,6 +31,8 @@ _SCALARS = {
     }.items()
 }  # fmt: skip
 _INTEGERS = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
+_KEPT_ITEMS = _INTEGERS | {_BOOL}
+"""Items of arrays that have one for each block; a yes or no is kept as 1 or 0."""
 _ARCHITECTURE = "general.architecture"
 _TOKENIZER = "tokenizer."
 
@@ -73,23 +75,29 @@ class ModelShape:
 
 def parse_shape(head: bytes) -> ModelShape:
     """The shape in the first bytes of a file. Raises GgufError, also where they end before it is complete."""
-    reader = _Reader(head)
+    reader = HeadReader(head)
+    _, keys = read_counts(reader)
+    return shape_of(read_values(reader, keys))
+
+
+def read_counts(reader: "HeadReader") -> tuple[int, int]:
+    """Numbers of tensors and of keys, from the very start of a file. Raises GgufError."""
     if reader.take(len(MAGIC)) != MAGIC:
         raise GgufError("it does not begin as a GGUF file does")
     if reader.number(_U32) not in VERSIONS:
         raise GgufError("its GGUF version is not known")
-    reader.number(_U64)
-    keys = reader.number(_U64)
+    tensors, keys = reader.number(_U64), reader.number(_U64)
     if keys > KEYS_MAX:
         raise GgufError(f"it has more than {KEYS_MAX} keys")
-    return _shape_of(_values(reader, keys))
+    return tensors, keys
 
 
-def _values(reader: "_Reader", keys: int) -> dict[str, Value]:
+def read_values(reader: "HeadReader", keys: int, *, is_whole: bool = False) -> dict[str, Value]:
+    """The values of all keys; it stops at the tokenizer once the shape is known, unless the `whole` head is wanted."""
     values: dict[str, Value] = {}
     for _ in range(keys):
         key = reader.text(KEY_BYTES_MAX)
-        if key.startswith(_TOKENIZER) and _is_complete(values):
+        if key.startswith(_TOKENIZER) and not is_whole and _is_complete(values):
             break
         values[key] = reader.value(reader.number(_U32), is_kept=not key.startswith(_TOKENIZER))
     return values
@@ -100,31 +108,33 @@ def _is_complete(values: dict[str, Value]) -> bool:
     return all(f"{name}.{key}" in values for key in ("block_count", "embedding_length", "attention.head_count"))
 
 
-def _shape_of(values: dict[str, Value]) -> ModelShape:
+def shape_of(values: dict[str, Value]) -> ModelShape:
+    """The shape that these keys give. Raises GgufError."""
     name = values.get(_ARCHITECTURE)
     if not isinstance(name, str) or not 0 < len(name) <= NAME_BYTES_MAX:
         raise GgufError("it does not name its architecture")
-    blocks = _length(values, f"{name}.block_count", BLOCKS_MAX)
-    width = _length(values, f"{name}.embedding_length", LENGTH_MAX)
+    blocks = length_of(values, f"{name}.block_count", BLOCKS_MAX)
+    width = length_of(values, f"{name}.embedding_length", LENGTH_MAX)
     heads = _per_block(values, f"{name}.attention.head_count", blocks)
     each = width // max(heads) if width and heads and max(heads) else None
-    key_length = _length(values, f"{name}.attention.key_length", LENGTH_MAX)
-    value_length = _length(values, f"{name}.attention.value_length", LENGTH_MAX)
+    key_length = length_of(values, f"{name}.attention.key_length", LENGTH_MAX)
+    value_length = length_of(values, f"{name}.attention.value_length", LENGTH_MAX)
     return ModelShape(
         architecture=name,
         block_count=blocks,
         embedding_length=width,
-        context_length=_length(values, f"{name}.context_length", CONTEXT_MAX),
+        context_length=length_of(values, f"{name}.context_length", CONTEXT_MAX),
         head_counts=heads,
         kv_head_counts=_per_block(values, f"{name}.attention.head_count_kv", blocks) or heads,
         key_length=each if key_length is None else key_length,
         value_length=each if value_length is None else value_length,
-        pooling_type=_length(values, f"{name}.pooling_type", LENGTH_MAX),
+        pooling_type=length_of(values, f"{name}.pooling_type", LENGTH_MAX),
         is_causal=values.get(f"{name}.attention.causal") is not False,
     )
 
 
-def _length(values: dict[str, Value], key: str, most: int) -> int | None:
+def length_of(values: dict[str, Value], key: str, most: int) -> int | None:
+    """A number of the file, None where it does not say. Raises GgufError where it is out of bounds."""
     value = values.get(key)
     if value is None:
         return None
@@ -147,7 +157,7 @@ def _per_block(values: dict[str, Value], key: str, blocks: int | None) -> tuple[
     return tuple(number for number in numbers if isinstance(number, int))
 
 
-class _Reader:
+class HeadReader:
     """Takes values from the front of some bytes."""
 
     def __init__(self, data: bytes) -> None:
@@ -210,7 +220,7 @@ class _Reader:
         form = _SCALARS.get(kind)
         if form is None:
             raise GgufError("it has an array of a type that is not known")
-        if not is_kept or kind not in _INTEGERS or count > BLOCKS_MAX:
+        if not is_kept or kind not in _KEPT_ITEMS or count > BLOCKS_MAX:
             self._skip(count * form.size)
             return None
-        return tuple(self.number(form) for _ in range(count))
+        return tuple(int(self.number(form)) for _ in range(count))

@@ -4,10 +4,12 @@ Facts only. Nothing here decides what a missing GPU means for a pool (the core d
 (`gpus_nvml` does). Sizes are MiB, rounded down; utilisation is percent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from supervisor.runtime.gpu_events import GpuEvent
 
 
 class GpuTrouble(StrEnum):
@@ -23,12 +25,43 @@ class GpuTrouble(StrEnum):
     NOT_SUPPORTED = "not_supported"
     NO_PERMISSION = "no_permission"
     TIMEOUT = "timeout"
+    UNINITIALIZED = "uninitialized"
+    ACCESS_LOST = "access_lost"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a GPU sits; None where the GPU, its driver or the host does not say.
+
+    `bus_id` is as the driver writes it (`00000000:3B:00.0`), `cpus` are those next to it, `nvlinks` the bus ids at the
+    other ends of its active links (a switch or another GPU).
+    """
+
+    bus_id: str | None = None
+    pcie_gen_max: int | None = None
+    pcie_width_max: int | None = None
+    numa_node: int | None = None
+    cpus: tuple[int, ...] | None = None
+    nvlinks: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MigPart:
+    """What a MIG instance is a part of: the UUID of its GPU, and its numbers there."""
+
+    parent: str
+    gpu_instance: int | None
+    compute_instance: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU that can be used. `index` is its place in PCI order and may change; `uuid` is who it is."""
+    """One GPU or MIG instance that can be used.
+
+    `index` is its place in PCI order and may change, a MIG instance has that of its GPU; `uuid` is who it is
+    (`GPU-...`, `MIG-...`). A GPU that `is_divided` into MIG instances can be used through those alone.
+    """
 
     uuid: str
     index: int
@@ -36,24 +69,69 @@ class Device:
     vram_total_mib: int
     compute_capability: tuple[int, int] | None
     is_simulated: bool = False
+    place: Place = Place()
+    mig: MigPart | None = None
+    is_divided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a GPU says of its own state; None where it does not say.
+
+    Counts of ECC errors are since the driver was loaded (`volatile`) and of the GPU's whole life (`aggregate`). Rows
+    are remapped from Ampere on, pages were retired before. `recovery_action` is NVML field 230, 0 for none.
+    """
+
+    temperature_c: int | None = None
+    power_w: float | None = None
+    is_persistent: bool | None = None
+    pcie_gen: int | None = None
+    pcie_width: int | None = None
+    has_ecc: bool | None = None
+    ecc_single_volatile: int | None = None
+    ecc_double_volatile: int | None = None
+    ecc_single_aggregate: int | None = None
+    ecc_double_aggregate: int | None = None
+    pages_retired_single: int | None = None
+    pages_retired_double: int | None = None
+    pages_pending: bool | None = None
+    rows_remapped_correctable: int | None = None
+    rows_remapped_uncorrectable: int | None = None
+    rows_pending: bool | None = None
+    rows_failed: bool | None = None
+    recovery_action: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process with a compute context on a GPU. MiB, None where the driver does not say."""
+
+    pid: int
+    used_mib: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSample:
-    """One GPU at one moment. Utilisation is None where the GPU does not report it."""
+    """One GPU at one moment. What it does not report is None; `processes` is None where they cannot be listed."""
 
     vram_used_mib: int
     vram_free_mib: int
     utilization_percent: int | None
+    health: Health = Health()
+    processes: tuple[GpuProcess, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnusableDevice:
-    """A GPU that the driver lists and that cannot be used: fallen off the bus, needs a reset, reports no memory."""
+    """A GPU that the driver lists and that cannot be used: fallen off the bus, needs a reset, reports no memory.
+
+    `uuid` is None where it was never known.
+    """
 
     index: int
     kind: GpuTrouble
     cause: str
+    uuid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +146,7 @@ class Inventory:
     devices: tuple[Device, ...] = ()
     unusable: tuple[UnusableDevice, ...] = ()
     samples: Mapping[str, DeviceSample] = field(default_factory=dict)
+    driver_version: str | None = None
     kind: GpuTrouble | None = None
     cause: str | None = None
 
@@ -86,6 +165,12 @@ class GpuSource(Protocol):
 
     async def inventory(self) -> Inventory:
         """Look once; bounded in time, never raises, never blocks the event loop."""
+
+    def listen(self, tell: Callable[[GpuEvent], None]) -> None:
+        """Tell of every event of a GPU from now on, on the event loop."""
+
+    def renew(self) -> None:
+        """Start the driver's library anew before the next look."""
 
     async def close(self) -> None:
         """Let go of the driver; bounded in time."""

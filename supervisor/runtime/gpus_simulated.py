@@ -1,13 +1,15 @@
 """Pretended GPUs for trying the program on a machine without one, and the rule that keeps them off every other.
 
 There is no other switch that lets an engine start without an NVIDIA GPU. The figures are what was asked for on the
-command line: nothing is measured, nothing changes.
+command line, less what our own workers pretend to hold: nothing is measured.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from supervisor.runtime.gpus import Device, DeviceSample, GpuTrouble, Inventory
+from supervisor.runtime.gpu_events import GpuEvent
+from supervisor.runtime.gpus import Device, DeviceSample, GpuProcess, GpuTrouble, Inventory
 
 DEVICES_MAX = 16
 VRAM_GIB_MAX = 1024
@@ -57,20 +59,35 @@ def _device(index: int, gib: int) -> Device:
 
 
 class SimulatedGpus:
-    """A `GpuSource` that always finds the devices it was made with, all their memory free."""
+    """A `GpuSource` that always finds the devices it was made with."""
 
     def __init__(self, devices: tuple[Device, ...]) -> None:
-        self._inventory = Inventory(
-            devices=devices,
-            samples={device.uuid: DeviceSample(0, device.vram_total_mib, None) for device in devices},
-        )
+        self._devices = devices
+        self._occupants: Callable[[], Mapping[str, tuple[GpuProcess, ...]]] = dict
+
+    def occupy(self, occupants: Callable[[], Mapping[str, tuple[GpuProcess, ...]]]) -> None:
+        """Who pretends to hold memory of them, by UUID; asked at every look."""
+        self._occupants = occupants
 
     async def inventory(self) -> Inventory:
-        """The devices."""
-        return self._inventory
+        """The devices, as much of their memory free as nobody pretends to hold."""
+        held = self._occupants()
+        samples = {device.uuid: _sample(device, held.get(device.uuid, ())) for device in self._devices}
+        return Inventory(devices=self._devices, samples=samples)
+
+    def listen(self, tell: Callable[[GpuEvent], None]) -> None:
+        """Nothing happens to them."""
+
+    def renew(self) -> None:
+        """There is no driver."""
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _sample(device: Device, processes: tuple[GpuProcess, ...]) -> DeviceSample:
+    used = min(sum(each.used_mib or 0 for each in processes), device.vram_total_mib)
+    return DeviceSample(used, device.vram_total_mib - used, None, processes=processes)
 
 
 def require_no_real_gpu(found: Inventory, *, root: Path = Path("/")) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from supervisor.core.effects import CommitIntent
 from supervisor.core.events import IntentRestored
 from supervisor.core.intent import Intent
-from supervisor.runtime.private_files import UnsafeStateError, open_private, replace_private
+from supervisor.runtime.private_files import UnsafeStateError, open_private, put_aside, replace_private
 
 NAME = "intent.json"
 log = logging.getLogger(__name__)
@@ -39,9 +39,14 @@ class IntentFile:
         self._now_ms = now_ms
         self._waiting: Stored | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._is_barred = False
+        """Whether there are wishes that can neither be read nor moved: nothing is written over them."""
 
     def commit(self, effect: CommitIntent) -> None:
         """Store these wishes in place of all before."""
+        if self._is_barred:
+            log.error("wishes of operators are not stored: a file that cannot be read is in their place")
+            return
         self._waiting = Stored(effect.intent, self._now_ms(), time.time() * 1000)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
@@ -62,10 +67,20 @@ class IntentFile:
         except FileNotFoundError:
             return None
         except (OSError, UnsafeStateError, ValueError) as error:
-            log.error("wishes of operators could not be read", extra={"cause": str(error)})  # noqa: TRY400
+            self._put_aside(str(error))
             return None
         passed_ms = max(time.time() * 1000 - stored.wall_ms, 0.0)
         return IntentRestored(stored.intent, self._now_ms() - passed_ms - stored.monotonic_ms)
+
+    def _put_aside(self, cause: str) -> None:
+        try:
+            kept = put_aside(self._path)
+        except OSError as error:
+            self._is_barred = True
+            facts = {"cause": cause, "kept_because": error.strerror}
+            log.error("wishes of operators could not be read, nor put aside", extra=facts)  # noqa: TRY400
+        else:
+            log.error("wishes of operators could not be read", extra={"cause": cause, "put_aside": kept.name})
 
     async def close(self) -> None:
         """Wait until the last wishes are stored."""

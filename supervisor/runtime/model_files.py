@@ -1,56 +1,174 @@
-"""Verifies model files (ORCH-3037, ORCH-3042): sha256 through the opened file, off the loop, kept while unchanged.
+"""Verifies model files (ORCH-3037, ORCH-3042): sha256 through the opened files, off the loop, kept while unchanged.
 
 Bit-rotted weights load and talk garbage; no engine notices. A digest is computed once for each (device, inode, size,
-mtime), so that a restart of a worker does not read gigabytes again.
+ctime), so that a restart of a worker does not read gigabytes again; ctime, as nobody can set it back.
+
+An engine opens its model by name, some time after the name was verified. So what was verified stays open until the
+worker ends (an inode in our hands is given to no other file), and `prove_loaded` sees that the engine loaded just that.
+
+Models are read in threads of their own, few at one time: whatever else wants a thread never waits for gigabytes, and
+nobody waits for the reading of a worker that is gone.
 """
 
 import asyncio
-import hashlib
 import os
-import stat
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-_CHUNK_BYTES = 4 * 1024 * 1024
+from supervisor.config.models import ModelArtifact
+from supervisor.runtime.model_use import FileHeld, find_swap
+from supervisor.runtime.side_thread import call_aside
+from supervisor.store.digests import PREFIX, model_digest, read_sha256
+from supervisor.store.parts import Part, open_model
+from supervisor.store.shelf import hold, note_use
 
 Identity = tuple[int, int, int, int]
+"""Device, inode, size, time of the last change in ns."""
+
+WorkerKey = tuple[str, int]
+
+MODELS_READ_AT_ONCE = 2
+"""One disk gives no more to a third."""
 
 
 class ModelFileError(Exception):
     """The file is missing, unreadable or not the one that was named. One sentence for the operator."""
 
 
+@dataclass(slots=True)
+class _Held:
+    """The verified files of one worker, open until `stack` is closed."""
+
+    stack: ExitStack
+    files: tuple[FileHeld, ...]
+    digest: str
+
+
+class _UnwantedError(Exception):
+    """Nobody waits for this model any more."""
+
+
 class ModelFiles:
-    """Knows the digests of the files that it has read."""
+    """Knows the digests of the files that it has read, and holds those of the workers that run."""
 
     def __init__(self) -> None:
         self._known: dict[Identity, str] = {}
+        self._read_as: dict[Path, Identity] = {}
+        self._held: dict[WorkerKey, _Held] = {}
+        self._turns = asyncio.Semaphore(MODELS_READ_AT_ONCE)
 
-    async def verify(self, path: Path, digest: str) -> str:
-        """Give the digest (`sha256:<hex>`) of the file, which must be `digest`. Raises ModelFileError."""
-        found = await asyncio.to_thread(self._digest, path)
-        if found != digest:
-            raise ModelFileError(f"{path.name} is not the model that is configured: its digest is {found[:19]}…")
-        return found
+    def identity(self, path: Path) -> Identity | None:
+        """Which file it was that `verify` last found at this path; None before it did, and for a model of several."""
+        return self._read_as.get(path)
 
-    def _digest(self, path: Path) -> str:
+    def trust(self, identity: Identity, digest: str) -> None:
+        """An earlier daemon has read this file: a new one need not read gigabytes before it adopts an engine."""
+        self._known.setdefault(identity, digest.removeprefix(PREFIX))
+
+    async def verify(self, artifact: ModelArtifact, worker: WorkerKey) -> str:
+        """Give the digest (`sha256:<hex>`) of the model and hold its files for a worker. Raises ModelFileError.
+
+        Those of the earlier workers of its pool are let go: a worker is verified once they are over, also where they
+        never came to a process (no room, no fork) and so nobody stopped them.
+        """
+        async with self._turns:
+            held = await self._read_aside(artifact)
+        for earlier in [each for each in self._held if each[0] == worker[0]]:
+            self.release(earlier)
+        self._held[worker] = held
+        return held.digest
+
+    async def _read_aside(self, artifact: ModelArtifact) -> _Held:
+        """In a thread that stops at its next look once this is cancelled."""
+        unwanted = threading.Event()
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            reading = call_aside(lambda: self._read(artifact, unwanted), name="model digest")
+        except RuntimeError as error:
+            raise ModelFileError(f"model file {artifact.path.name} was not read: {error}") from error
+        try:
+            await asyncio.wait([reading])
+        except asyncio.CancelledError:
+            unwanted.set()
+            reading.add_done_callback(_let_go)
+            raise
+        return reading.result()
+
+    def size_bytes(self, worker: WorkerKey) -> int | None:
+        """Of the files that were verified for this worker, whatever has become of their names since."""
+        held = self._held.get(worker)
+        return None if held is None else sum(file.status.st_size for file in held.files)
+
+    async def prove_loaded(self, worker: WorkerKey, pid: int) -> str:
+        """See that the engine loaded the files that were verified; gives how that is known. Raises ModelFileError."""
+        held = self._held.get(worker)
+        if held is None:
+            raise ModelFileError("the model file was not verified for this worker")
+        swap = await asyncio.to_thread(find_swap, held.files, pid)
+        if swap.cause is not None:
+            raise ModelFileError(swap.cause)
+        return swap.proof
+
+    def release(self, worker: WorkerKey) -> None:
+        """The worker is gone."""
+        held = self._held.pop(worker, None)
+        if held is not None:
+            held.stack.close()
+
+    def _read(self, artifact: ModelArtifact, unwanted: threading.Event) -> _Held:
+        """Open and read the files. Blocks; whoever has the result closes them."""
+        with ExitStack() as stack:
+            digest, files = self._read_into(stack, artifact, unwanted)
+            _require_digest(artifact, digest)
+            return _Held(stack.pop_all(), files, digest)
+
+    def _read_into(
+        self, stack: ExitStack, artifact: ModelArtifact, unwanted: threading.Event
+    ) -> tuple[str, tuple[FileHeld, ...]]:
+        path = artifact.path
+        try:
+            parts = stack.enter_context(open_model(path, artifact.root))
+            for part in parts:
+                hold(part.fd)
+            digest = model_digest([(part.name, self._sha256(part, unwanted)) for part in parts])
         except OSError as error:
             raise ModelFileError(f"model file {path.name}: {error.strerror}") from error
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelFileError(f"model file {path.name} is not a regular file")
-            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if identity not in self._known:
-                self._known[identity] = _read_digest(file.fileno())
-            return self._known[identity]
+        if len(parts) == 1:
+            self._read_as[path] = _identity(os.fstat(parts[0].fd))
+        else:
+            self._read_as.pop(path, None)
+        if artifact.root is not None:
+            note_use(artifact.root, digest)
+        return digest, tuple(FileHeld(part.path, part.fd, os.fstat(part.fd)) for part in parts)
+
+    def _sha256(self, part: Part, unwanted: threading.Event) -> str:
+        """The digest of one file; one that changes while it is read is read to no end."""
+        identity = _identity(os.fstat(part.fd))
+        if identity not in self._known:
+            sha256 = read_sha256(part.fd, lambda _: _require_wanted(unwanted))
+            if _identity(os.fstat(part.fd)) != identity:
+                raise ModelFileError(f"model file {part.path.name} changes while it is read")
+            self._known[identity] = sha256
+        return self._known[identity]
 
 
-def _read_digest(fd: int) -> str:
-    sha256 = hashlib.sha256()
-    buffer = bytearray(_CHUNK_BYTES)
-    view = memoryview(buffer)
-    while count := os.readv(fd, [buffer]):
-        sha256.update(view[:count])
-    return f"sha256:{sha256.hexdigest()}"
+def _require_wanted(unwanted: threading.Event) -> None:
+    if unwanted.is_set():
+        raise _UnwantedError
+
+
+def _let_go(reading: asyncio.Future[_Held]) -> None:
+    """Close what was opened for nobody."""
+    if reading.exception() is None:
+        reading.result().stack.close()
+
+
+def _require_digest(artifact: ModelArtifact, found: str) -> None:
+    if found != artifact.digest:
+        name = artifact.path.name
+        raise ModelFileError(f"{name} is not the model that is configured: its digest is {found[:19]}…")
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)

@@ -7,10 +7,13 @@ that others may write to is refused, never repaired: it may be somebody's trap.
 import contextlib
 import os
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 FILE_MODE = 0o600
 DIR_MODE = 0o700
+ASIDE_MAX = 3
+"""Unreadable files of one name that are kept for whoever wants to know."""
 _OTHERS_WRITE = 0o022
 _OTHERS_ANY = 0o077
 
@@ -90,6 +93,22 @@ def replace_private(path: Path, data: bytes) -> None:
         os.fsync(fd)
     temporary.replace(path)
     sync_dir(path.parent)
+
+
+def put_aside(path: Path) -> Path:
+    """Rename what is at `path`, whatever it is, so that nothing is written over it; gives where it is now.
+
+    The newest is `.bad-1`; of older ones `ASIDE_MAX` in all are kept.
+
+    Raises:
+        OSError: it is where it was.
+    """
+    places = [path.with_name(f"{path.name}.bad-{number}") for number in range(1, ASIDE_MAX + 1)]
+    for older, newer in pairwise(reversed(places)):
+        with contextlib.suppress(FileNotFoundError):
+            newer.replace(older)
+    path.replace(places[0])
+    return places[0]
 
 
 def sync_dir(path: Path) -> None:

@@ -13,6 +13,9 @@ from supervisor.runtime.engine_http import Answer, EngineHttp, EngineHttpError, 
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 1.0
 PROPS_TIMEOUT_S = 5.0
+PROVE_TIMEOUT_S = 2.0
+"""Of one question to an engine that was found running; nothing is started before it is answered."""
+LOADING_STATUS = 503
 TOKENIZE_TIMEOUT_S = 1.0
 METRICS_TIMEOUT_S = 5.0
 SLOTS_FIRST_LOOK_S = 0.05
@@ -73,11 +76,26 @@ async def read_props(http: EngineHttp, adapter: Adapter) -> EngineProps:
         raise ProbeError(f"the engine's properties can't be read: {error}") from None
 
 
-async def _prove_identity(http: EngineHttp, adapter: Adapter) -> None:
+async def prove_key(http: EngineHttp, adapter: Adapter) -> None:
+    """Whether the worker's own engine is on its port: it knows its key and no other. Raises ProbeError.
+
+    One that loads its model answers nobody's questions, and proves nothing yet; nor does it serve anybody.
+    """
+    answer = await _ask(http, adapter.request_props()[0], PROVE_TIMEOUT_S)
+    if answer.status in {401, 403}:
+        raise ProbeError("a foreign process answers on the engine's port: it does not know the worker's key")
+    if answer.status == LOADING_STATUS:
+        return
+    if answer.status != 200:
+        raise ProbeError(f"the engine answered {answer.status} when asked for its properties")
+    await _prove_identity(http, adapter, PROVE_TIMEOUT_S)
+
+
+async def _prove_identity(http: EngineHttp, adapter: Adapter, timeout_s: float = PROPS_TIMEOUT_S) -> None:
     """One question as a stranger. The key was chosen for this one worker and is in nobody else's hands."""
     stranger = http.with_key(STRANGER_KEY)
     try:
-        answer = await _ask(stranger, adapter.request_props()[0], PROPS_TIMEOUT_S)
+        answer = await _ask(stranger, adapter.request_props()[0], timeout_s)
     finally:
         stranger.close()
     if answer.status not in {401, 403}:

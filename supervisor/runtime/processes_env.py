@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from supervisor.runtime.cgroups import NO_WISH, GroupWish
+
 MARK_NAME = "ORCHCTL_WORKER"
 """Inherited by all that an engine starts, and so what it left behind is found by it."""
 
@@ -45,7 +47,7 @@ class SpawnError(Exception):
 class SpawnOrder:
     """One engine process: no shell, `devices` are GPU UUIDs in mask order, `env` the plan's additions.
 
-    `name` stands in the log's mark; it is the pool's id.
+    `name` stands in the log's mark; it is the pool's id. `group` is what it may take of the host.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SpawnOrder:
     devices: tuple[str, ...]
     cwd: Path
     log_path: Path
+    group: GroupWish = NO_WISH
 
 
 def engine_environ(order: SpawnOrder, *, daemon: Mapping[str, str], mark: str) -> dict[str, str]:

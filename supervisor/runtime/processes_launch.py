@@ -1,8 +1,9 @@
 """Starts one process, hardened, from a thread that lives for this one call only. Blocking; watches nothing afterwards.
 
 `no_new_privs` is an attribute of a thread that its children inherit: setting it in the thread that forks needs neither
-a `preexec_fn` (unsafe with threads, and it costs vfork) nor a wrapper program in front of the engine. A limit is an
-attribute of the process, so the daemon gives up its own core dumps, which would hold prompts, with the engines'.
+a `preexec_fn` (unsafe with threads, and it costs vfork) nor a wrapper program in front of the engine. The processors
+that it may run on are such an attribute too, and so is its control group in version 1. A limit is an attribute of the
+process, so the daemon gives up its own core dumps, which would hold prompts, with the engines'.
 """
 
 import contextlib
@@ -10,11 +11,14 @@ import ctypes
 import errno
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+from supervisor.runtime.cgroups import WorkerGroup
 from supervisor.runtime.engine_logs import open_log, write_mark
 from supervisor.runtime.private_files import UnsafeStateError
 from supervisor.runtime.processes_env import SpawnError, SpawnOrder, SpawnTrouble
@@ -35,18 +39,30 @@ class Launched:
     popen: subprocess.Popen[bytes]
     pidfd: int
     start_ticks: int
+    group: WorkerGroup | None = None
+    is_child: ClassVar[bool] = True
+
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+        return self.popen.pid
 
 
-def launch(order: SpawnOrder, env: Mapping[str, str], *, run: str) -> Launched:
+def launch(order: SpawnOrder, env: Mapping[str, str], *, run: str, group: WorkerGroup | None = None) -> Launched:
     """Start it in a session and process group of its own, output to its log; in a thread of its own (see above).
+
+    With `group`, it is born in that control group, or enters it before it becomes the engine.
 
     Raises:
         SpawnError: not started; nothing is left of it.
     """
     _give_up_privileges()
+    if order.group.pinned and not (group is not None and group.is_pinned):
+        with contextlib.suppress(OSError):  # a hint; a hardened unit may forbid the call
+            os.sched_setaffinity(0, order.group.pinned)
     log = _open_log(order, run)
     try:
-        popen = _popen(order, env, log)
+        popen = _popen(order, env, log) if group is None else _popen_inside(order, env, log, group)
     finally:
         os.close(log)
     try:
@@ -57,7 +73,7 @@ def launch(order: SpawnOrder, env: Mapping[str, str], *, run: str) -> Launched:
         raise SpawnError(SpawnTrouble.LIMIT, f"the engine cannot be watched: {error.strerror}") from error
     with contextlib.suppress(OSError):  # best effort: it may be gone already, or the host has no such file
         Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
-    return Launched(popen, pidfd, start_ticks(popen.pid))
+    return Launched(popen, pidfd, start_ticks(popen.pid), group)
 
 
 def _give_up_privileges() -> None:
@@ -78,6 +94,19 @@ def _open_log(order: SpawnOrder, run: str) -> int:
     except OSError:  # a full disk loses the log and not the engine
         return log
     return log
+
+
+def _popen_inside(order: SpawnOrder, env: Mapping[str, str], log: int, group: WorkerGroup) -> subprocess.Popen[bytes]:
+    argv = group.entering(order.argv)
+    if argv != order.argv and shutil.which(order.argv[0], path=env.get("PATH")) is None:
+        return _popen(order, env, log)  # raises: better than a shell that reports it by its status
+    try:
+        with group.inside():
+            return _popen(replace(order, argv=argv), env, log)
+    except OSError as error:
+        raise SpawnError(
+            SpawnTrouble.OTHER, f"the engine's control group cannot be entered: {error.strerror}"
+        ) from error
 
 
 def _popen(order: SpawnOrder, env: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:

@@ -2,8 +2,9 @@
 
 An engine's children may outlive it, and those that made a session of their own are in no group of ours any more; what
 they inherited tells whose they are. A process is killed through a pidfd that was opened before it was
-recognised, so never one that merely got the same pid. A process that both left the session and overwrote its
-environment is not found here. All functions block: in a side thread.
+recognised, so never one that merely got the same pid. Where the worker has a control group, which is named by its mark,
+that tells too, and nobody leaves it. Without one, a process that both left the session and overwrote its environment
+is not found here. All functions block: in a side thread.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from supervisor.runtime.processes_env import MARK_NAME
@@ -28,13 +29,38 @@ Recognise = Callable[[int], bool]
 def of_engine(group: int, mark: str) -> Recognise:
     """Recognises what one engine started. `group` is its pid, which must not have been waited for yet."""
     needle = f"{MARK_NAME}={mark}".encode()
-    return lambda pid: group in _group_and_session(pid) or needle in _environ(pid)
+    return lambda pid: group in _group_and_session(pid) or needle in _environ(pid) or is_in_group(pid, mark)
 
 
-def of_instance(instance: str) -> Recognise:
-    """Recognises what any engine of this daemon, or of an earlier one in its place, started."""
+def of_mark(mark: str) -> Recognise:
+    """Recognises what one engine started, where its pid may belong to somebody else by now."""
+    needle = f"{MARK_NAME}={mark}".encode()
+    return lambda pid: needle in _environ(pid) or is_in_group(pid, mark)
+
+
+def of_instance(instance: str, *, spared: Collection[str] = ()) -> Recognise:
+    """Recognises what any engine of this daemon, or of an earlier one in its place, started; not the `spared` marks."""
     needle = f"{MARK_NAME}={instance}.".encode()
-    return lambda pid: any(entry.startswith(needle) for entry in _environ(pid))
+    kept = {f"{MARK_NAME}={mark}".encode() for mark in spared}
+    return lambda pid: any(entry.startswith(needle) and entry not in kept for entry in _environ(pid))
+
+
+def found_now(is_ours: Recognise) -> frozenset[int]:
+    """The pids of all that is recognised at this moment."""
+    return frozenset(pid for pid in _pids() if is_ours(pid))
+
+
+def is_in_group(pid: int, mark: str) -> bool:
+    """Whether a process is in the control group of the worker with this mark."""
+    return any(group.rpartition(b"/")[2] == mark.encode() for group in _groups(pid))
+
+
+def _groups(pid: int) -> list[bytes]:
+    """Its control groups, in every hierarchy; none where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_bytes().splitlines()
+    except OSError:
+        return []
 
 
 def sweep(is_ours: Recognise, *, deadline_s: float) -> tuple[int, ...]:

@@ -96,6 +96,11 @@ class Track:
         self._digest = self._hash.digest()
         self._write()
 
+    def forgive(self) -> None:
+        """The daemon goes without dying: it is none of those that the task lost."""
+        self._daemons -= 1
+        self._write()
+
     def _write(self) -> None:
         self._turn += 1
         copy = _COPY.pack(self._turn, self._job, self._attempt, self._daemons, self._tokens, self._digest)
@@ -151,6 +156,20 @@ class ProgressTable:
             os.close(fd)
             raise
 
+    def make_room(self, slots: int) -> None:
+        """More tasks can run at one time than before. Where the file cannot grow, `untracked_total` will say so."""
+        before, size = len(self._memory), _size_for(slots)
+        if size <= before or self._lock is None:
+            return
+        try:
+            os.posix_fallocate(self._lock, 0, size)
+            self._memory.resize(size)
+        except (OSError, ValueError, SystemError) as error:
+            log.warning("the table of delivered tokens cannot grow", extra={"cause": str(error)})
+            return
+        first = (before - _HEADER_BYTES) // _RECORD_BYTES
+        self._free = [*range(first, (size - _HEADER_BYTES) // _RECORD_BYTES), *self._free]
+
     @property
     def found(self) -> dict[str, Delivered]:
         """What an earlier daemon left, by job id; less as tasks take their records over."""
@@ -190,6 +209,11 @@ class ProgressTable:
             self._erase(track.index)
         elif found is not None:
             self._erase(found[0])
+
+    def forgive(self) -> None:
+        """This daemon replaces itself; no task may be taken for poison because of that. No run goes on."""
+        for track in self._tracks.values():
+            track.forgive()
 
     def close(self) -> None:
         """Let go of the memory; what is in the file stays. No track may be written to afterwards."""

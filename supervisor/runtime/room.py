@@ -1,42 +1,77 @@
-"""Measures what a worker would need and what is free (ORCH-3003). Whether it fits is the core's to say.
+"""Measures what is free for a worker, and who holds the rest (ORCH-3003). Whether it fits is the core's to say."""
 
-The need of a model file is its size and its KV cache, each GPU taking its share of both.
-"""
-
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from supervisor.core.events import DeviceRoom, RoomMeasured
-from supervisor.core.plan import PoolPlan
+from supervisor.core.events import DeviceRoom, HostSeen, RoomMeasured
+from supervisor.core.memory_need import PoolNeed
+from supervisor.runtime.gpu_holders import holders_of
 from supervisor.runtime.gpus import GpuSource
 
-MIB = 1 << 20
+HOST_STEP_MIB = 256
 _MEMINFO = Path("/proc/meminfo")
 
 
 class RoomError(Exception):
-    """What is free cannot be seen. One sentence for the operator."""
+    """What is free or what is needed cannot be seen. One sentence for the operator."""
 
 
 async def measure(
-    plan: PoolPlan, incarnation: int, model: Path, uuids: tuple[str, ...], gpus: GpuSource
+    key: tuple[str, int],
+    need: PoolNeed | None,
+    uuids: tuple[str, ...],
+    gpus: GpuSource,
+    engines: Callable[[], Collection[int]],
 ) -> RoomMeasured:
-    """One look at the devices and the host. Raises RoomError."""
+    """One look at the devices and the host, for the worker `key` (pool and incarnation).
+
+    `engines` gives the pids of our own engines. Raises RoomError.
+    """
+    if need is None:
+        raise RoomError("the model file does not say what it needs of memory: it is missing or not readable")
     inventory = await gpus.inventory()
     if inventory.cause is not None:
         raise RoomError(inventory.cause)
     totals = {device.uuid: device.vram_total_mib for device in inventory.devices}
-    size = (await asyncio.to_thread(model.stat)).st_size
-    need_mib = (size + plan.kv_bytes_per_token * (plan.ctx or 0) * plan.slots) // MIB + 1
-    rooms = []
-    for uuid, share in zip(uuids, plan.tensor_split or (1 / len(uuids),) * len(uuids), strict=True):
+    ours, rooms = engines(), []
+    for uuid, share in zip(uuids, need.devices, strict=True):
         sample = inventory.samples.get(uuid)
         if sample is None:
             raise RoomError(f"GPU {uuid} does not report its memory")
-        rooms.append(DeviceRoom(uuid, totals[uuid], sample.vram_free_mib, round(need_mib * share)))
+        holders = holders_of(sample, ours)
+        total = totals[uuid]
+        rooms.append(DeviceRoom(uuid, total, sample.vram_free_mib, share.on(total), share, holders))
     host = _meminfo()
-    return RoomMeasured(plan.pool_id, incarnation, tuple(rooms), host["MemAvailable"] // 1024, 0)
+    return RoomMeasured(
+        *key,
+        tuple(rooms),
+        host_free_mib=host["MemAvailable"] // 1024,
+        host_need_mib=need.host_mib,
+        host_total_mib=host["MemTotal"] // 1024,
+        recipe=need.recipe,
+        cells_per_slot=need.cells_per_slot,
+        slots=need.slots,
+    )
+
+
+class HostWatch:
+    """Tells the core what the host has free, when it changed by more than a little."""
+
+    def __init__(self, post: Callable[[HostSeen], None]) -> None:
+        self._post = post
+        self._told: int | None = None
+
+    def look(self) -> None:
+        """One look, in whole steps."""
+        free_mib = host_free_mib() // HOST_STEP_MIB * HOST_STEP_MIB
+        if free_mib != self._told:
+            self._told = free_mib
+            self._post(HostSeen(free_mib))
+
+
+def host_free_mib() -> int:
+    """What the host has free for processes."""
+    return _meminfo()["MemAvailable"] // 1024
 
 
 def _meminfo() -> Mapping[str, int]:

@@ -1,5 +1,6 @@
 """Between the core's runs and the relay: sends a task to its worker, and turns the relay's facts into events."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -7,6 +8,7 @@ from adapters import sampling
 from adapters.base import Adapter, CompletionCall, EngineRequest, Finished, StreamDecoder
 from supervisor.core import events as ev
 from supervisor.core.effects import AbortRun, StartRun
+from supervisor.core.plan import public_id_of
 from supervisor.runtime.blueprint import PoolBlueprint
 from supervisor.runtime.calls import one_shot_call
 from supervisor.runtime.engine_http import EngineHttp
@@ -39,7 +41,8 @@ class Runs:
         self._post = post
         self._outputs = outputs
         self._relay = Relay(self)
-        self.meters = {pool_id: TokenMeter() for pool_id in blueprints}
+        self.meters: defaultdict[str, TokenMeter] = defaultdict(TokenMeter)
+        """By the public id of the pool: its tokens are its own, whichever revision made them."""
 
     def start(self, effect: StartRun) -> None:
         """Publish `started` and send the request."""
@@ -63,7 +66,7 @@ class Runs:
             idle_ms=effect.idle_ms,
             first_token_ms=effect.first_token_ms,
             tokens_max=task.max_tokens,
-            meter=self.meters[effect.pool_id],
+            meter=self.meters[public_id_of(effect.pool_id)],
         )
         self._relay.start(order)
 
@@ -147,7 +150,7 @@ def _started(effect: StartRun) -> bytes:
             queue_position=task.queue_position,
             predicted_start_ms=task.predicted_start_ms,
             queue_time_ms=round(task.queue_time_ms),
-            pool_id=effect.pool_id,
+            pool_id=public_id_of(effect.pool_id),
             replica_id=effect.replica_id,
             engine_version=effect.engine_version,
             model_digest=effect.model_digest,

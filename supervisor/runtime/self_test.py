@@ -90,13 +90,17 @@ async def self_test(
     workloads: Collection[Workload] = (Workload.COMPLETION,),
     answer_s: float = ANSWER_S,
     slot_idle_s: float = SLOT_IDLE_S,
+    slot: int | None = None,
+    see_idle: Callable[[], Awaitable[bool]] | None = None,
 ) -> tuple[StepResult, ...]:
     """Run the steps; the first one that fails is the last one. Raises nothing but a cancel of its own.
 
     `workloads` is what the worker's pool does. `answer_s` bounds each answer, `slot_idle_s` the time from the cancel to
-    a free slot.
+    a free slot. A worker that serves is tested in `slot`, where it can be told so, and `see_idle` says whether the
+    engine works on nothing but the tasks of others.
     """
-    steps = _plan(http, adapter, props, workloads, answer_s, slot_idle_s)
+    see_idle = see_idle or partial(wait_slot_idle, http, adapter, None, slot_idle_s)
+    steps = _plan(http, adapter, props, workloads, answer_s, slot, partial(_see_idle, see_idle, slot_idle_s))
     loop = asyncio.get_running_loop()
     results: list[StepResult] = []
     for name, step in steps:
@@ -111,42 +115,71 @@ async def self_test(
     return tuple(results)
 
 
+async def find_silence(
+    http: EngineHttp,
+    adapter: Adapter,
+    props: EngineProps,
+    workloads: Collection[Workload],
+    answer_s: float,
+    *,
+    slot: int | None = None,
+) -> str | None:
+    """Ask for the smallest answer of the pool's workload; why none came within `answer_s`, None where one did.
+
+    A completion runs in `slot`, where that is given: any other one may hold the KV of somebody's session.
+    """
+    name, step = _plan(http, adapter, props, workloads, answer_s, slot, _never)[0]
+    try:
+        await step()
+    except (ProbeError, EngineHttpError) as error:
+        return f"{name}: {error}"
+    return None
+
+
 def _plan(
     http: EngineHttp,
     adapter: Adapter,
     props: EngineProps,
     workloads: Collection[Workload],
     answer_s: float,
-    slot_idle_s: float,
+    slot: int | None,
+    see_idle: Callable[[], Awaitable[str]],
 ) -> Steps:
     """One step for each workload, then a cancel of what lasts longest, then telemetry."""
     steps: list[tuple[SelfTestStep, Callable[[], Awaitable[str]]]] = []
     cancel: Callable[[], Awaitable[str]] | None = None
     if Workload.COMPLETION in workloads:
         max_tokens = min(CANCEL_TOKENS_MAX, max(1, props.ctx_per_slot - PROMPT_ROOM))
-        steps.append((SelfTestStep.MINIMAL_DECODE, partial(_decode, http, adapter, answer_s)))
-        cancel = partial(_cancel, http, adapter, max_tokens, answer_s, slot_idle_s)
+        steps.append((SelfTestStep.MINIMAL_DECODE, partial(_decode, http, adapter, answer_s, slot)))
+        cancel = partial(_cancel, http, adapter, max_tokens, answer_s, slot, see_idle)
     for workload, (name, sample) in _SAMPLES.items():
         if workload in workloads:
             steps.append((name, partial(_give, http, adapter, sample(1), answer_s)))
-            cancel = cancel or partial(_leave, http, adapter, sample(MANY), slot_idle_s)
+            cancel = cancel or partial(_leave, http, adapter, sample(MANY), see_idle)
     assert cancel is not None, "a pool does something"
     return [*steps, (SelfTestStep.CANCEL, cancel), (SelfTestStep.TELEMETRY, partial(_measure, http, adapter))]
 
 
-async def _decode(http: EngineHttp, adapter: Adapter, answer_s: float) -> str:
-    call = CompletionCall(prompt=PROMPT, max_tokens=DECODE_TOKENS, seed=SEED, sampler=GREEDY)
+async def _decode(http: EngineHttp, adapter: Adapter, answer_s: float, slot: int | None) -> str:
+    call = CompletionCall(prompt=PROMPT, max_tokens=DECODE_TOKENS, seed=SEED, sampler=GREEDY, slot=slot)
     end = await _taste(http, adapter.request_completion(call), adapter.decoder, Finished, answer_s)
     if end.tokens_out < 1:
         raise ProbeError("the engine ended a completion without a single token")
     return f"{end.tokens_out} tokens were decoded"
 
 
-async def _cancel(http: EngineHttp, adapter: Adapter, max_tokens: int, answer_s: float, slot_idle_s: float) -> str:
-    """Close the connection after the first token of a long answer, then see every slot idle."""
-    call = CompletionCall(prompt=PROMPT, max_tokens=max_tokens, seed=SEED, sampler=GREEDY, ignore_eos=True)
+async def _cancel(
+    http: EngineHttp,
+    adapter: Adapter,
+    max_tokens: int,
+    answer_s: float,
+    slot: int | None,
+    see_idle: Callable[[], Awaitable[str]],
+) -> str:
+    """Close the connection after the first token of a long answer, then see its slot idle."""
+    call = CompletionCall(prompt=PROMPT, max_tokens=max_tokens, seed=SEED, sampler=GREEDY, ignore_eos=True, slot=slot)
     await _taste(http, adapter.request_completion(call), adapter.decoder, Token, answer_s)
-    return await _see_idle(http, adapter, slot_idle_s)
+    return await see_idle()
 
 
 async def _give(http: EngineHttp, adapter: Adapter, call: OneShotCall, answer_s: float) -> str:
@@ -156,7 +189,7 @@ async def _give(http: EngineHttp, adapter: Adapter, call: OneShotCall, answer_s:
     return f"{len(end.outputs)} output of {end.tokens_in} tokens was given"
 
 
-async def _leave(http: EngineHttp, adapter: Adapter, call: OneShotCall, slot_idle_s: float) -> str:
+async def _leave(http: EngineHttp, adapter: Adapter, call: OneShotCall, see_idle: Callable[[], Awaitable[str]]) -> str:
     """Close the connection soon after a long question, then see every slot idle."""
     found: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
     taster = _Taster(partial(adapter.outputs_decoder, call), found, Finished)
@@ -167,11 +200,15 @@ async def _leave(http: EngineHttp, adapter: Adapter, call: OneShotCall, slot_idl
         exchange.abort()
     if found.done():
         found.result()
-    return await _see_idle(http, adapter, slot_idle_s)
+    return await see_idle()
 
 
-async def _see_idle(http: EngineHttp, adapter: Adapter, slot_idle_s: float) -> str:
-    if not await wait_slot_idle(http, adapter, None, slot_idle_s):
+async def _never() -> str:
+    raise ProbeError("nothing was cancelled")
+
+
+async def _see_idle(see_idle: Callable[[], Awaitable[bool]], slot_idle_s: float) -> str:
+    if not await see_idle():
         raise ProbeError(f"the engine still worked {slot_idle_s:g} s after its client had left")
     return "the slot was free after a cancel"
 

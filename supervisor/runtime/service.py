@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import psutil
+
 from supervisor.core import events as ev
 from supervisor.core.effects import AnswerAccepted, AnswerCancelled
 from supervisor.core.refusals import Refused
@@ -15,19 +17,32 @@ from supervisor.core.tasks import Ended, Task
 from supervisor.runtime import views
 from supervisor.runtime.answers import Answers
 from supervisor.runtime.caller import Caller
+from supervisor.runtime.config_desk import ConfigDesk
 from supervisor.runtime.fresh_ids import fresh_id
 from supervisor.runtime.gauges import Gauges
 from supervisor.runtime.journaling import Journaling
+from supervisor.runtime.lease_desk import LeaseDesk
 from supervisor.runtime.log_following import follow, tail_lines
 from supervisor.runtime.loop import CoreLoop
+from supervisor.runtime.outlook_desk import OutlookDesk
+from supervisor.runtime.plan_desk import plan_memory
+from supervisor.runtime.rollout_desk import RolloutDesk
+from supervisor.runtime.self_test_desk import SelfTestDesk
 from supervisor.runtime.session_desk import SessionDesk
 from supervisor.runtime.stream_logs import StreamLogs
 from supervisor.runtime.task_codec import new_task
 from supervisor.runtime.tasklog import TaskLog
+from supervisor.runtime.upgrade import UpgradeDesk
 from supervisor.wire.codes import Code, Determinism, Reason
+from supervisor.wire.leases import LeasePage, LeaseRequest, LeaseView
+from supervisor.wire.outlook import ChangeOutlook, OutlookRequest
+from supervisor.wire.plan import MemoryPlan
 from supervisor.wire.pools import HostStatus, PoolChange, PoolHealth, ReplicaSetPage
+from supervisor.wire.rollouts import CanaryRequest, ConfigReloaded, ReloadRequest, RolloutPage, RolloutStarted
+from supervisor.wire.self_tests import SelfTestReport
 from supervisor.wire.sessions import SessionPage, SessionView
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
+from supervisor.wire.upgrades import UpgradeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,12 @@ class DaemonService:
     gauges: Gauges
     facts: views.HostFacts
     log_path: Callable[[str], Path]
+    lease_desk: LeaseDesk
+    rollouts: RolloutDesk
+    config_desk: ConfigDesk
+    outlook_desk: OutlookDesk
+    self_test_desk: SelfTestDesk
+    upgrades: UpgradeDesk
 
     @property
     def _state(self) -> State:
@@ -128,14 +149,24 @@ class DaemonService:
 
     def pool_health(self, pool_id: str) -> PoolHealth | Refused:
         """One pool."""
-        replica = self._state.replicas.get(pool_id)
-        if replica is None:
+        pool = self._state.pools.get(pool_id)
+        if pool is None:
             return _not_found("pool")
+        replica = self._state.replicas[pool.current]
         return views.view_pool(self._state, replica, self.gauges, self.core.now_ms())
 
     def replica_sets(self) -> ReplicaSetPage:
         """All replica sets that have members."""
         return ReplicaSetPage(replicasets=views.view_sets(self._state))
+
+    def plan(self) -> MemoryPlan:
+        """What fits into the memory of the GPUs."""
+        free_mib = psutil.virtual_memory().available >> 20
+        return plan_memory(self._state, self.gauges.devices, self.facts.simulated, host_free_mib=free_mib)
+
+    async def outlook(self, request: OutlookRequest) -> ChangeOutlook | Refused:
+        """What a change would do."""
+        return await self.outlook_desk.ask(request)
 
     def status(self) -> HostStatus:
         """The whole host."""
@@ -150,17 +181,79 @@ class DaemonService:
         return self._change(pool_id, ev.ResumeRequested(pool_id))
 
     def _change(self, pool_id: str, event: ev.DrainRequested | ev.ResumeRequested) -> PoolChange | Refused:
-        replica = self._state.replicas.get(pool_id)
-        if replica is None:
+        pool = self._state.pools.get(pool_id)
+        if pool is None:
             return _not_found("pool")
         self.core.post(event)
-        return PoolChange(pool_id=pool_id, draining=replica.wanted is Wanted.DRAIN)
+        wanted = self._state.replicas[pool.current].wanted
+        return PoolChange(pool_id=pool_id, draining=wanted is Wanted.DRAIN)
+
+    async def self_test(self, pool_id: str) -> SelfTestReport | Refused:
+        """Test the worker of a pool while it serves."""
+        return await self.self_test_desk.ask(pool_id)
+
+    async def take_lease(self, caller: Caller, request: LeaseRequest) -> LeaseView | Refused:
+        """Begin a lease of GPUs."""
+        return await self.lease_desk.take(caller, request)
+
+    def leases(self) -> LeasePage:
+        """All leases."""
+        return self.lease_desk.page()
+
+    def lease(self, lease_id: str) -> LeaseView | Refused:
+        """One lease."""
+        return self.lease_desk.find(lease_id)
+
+    def end_lease(self, lease_id: str) -> Refused | None:
+        """Give a lease back."""
+        return self.lease_desk.end(lease_id)
+
+    async def upgrade(self, deadline_ms: int) -> UpgradeStatus | Refused:
+        """Replace the daemon in place."""
+        return await self.upgrades.begin(deadline_ms)
+
+    def upgrade_status(self) -> UpgradeStatus:
+        """How far that is."""
+        return self.upgrades.status()
 
     def pool_log(self, pool_id: str, *, lines: int, follow: bool) -> AsyncIterator[bytes] | Refused:
         """The last lines of the engine's output, and with `follow` what comes after."""
-        if pool_id not in self._state.replicas:
+        pool = self._state.pools.get(pool_id)
+        if pool is None:
             return _not_found("pool")
-        return _read_log(self.log_path(pool_id), lines, is_followed=follow)
+        return _read_log(self.log_path(pool.current), lines, is_followed=follow)
+
+    async def reload_pool(self, pool_id: str, request: ReloadRequest) -> RolloutStarted | Refused:
+        """Give a pool another model."""
+        return await self.rollouts.reload(pool_id, request)
+
+    async def start_canary(self, pool_id: str, request: CanaryRequest) -> RolloutStarted | Refused:
+        """Give a share of a pool's sessions to another model."""
+        return await self.rollouts.canary(pool_id, request)
+
+    async def roll_back(self, pool_id: str) -> RolloutStarted | Refused:
+        """Let the revision before serve again."""
+        return await self.rollouts.rollback(pool_id)
+
+    def promote(self, pool_id: str) -> RolloutStarted | Refused:
+        """Let the canary take over."""
+        return self.rollouts.promote(pool_id)
+
+    def abort_rollout(self, pool_id: str) -> RolloutStarted | Refused:
+        """Undo what is under way."""
+        return self.rollouts.abort(pool_id)
+
+    def share_canary(self, pool_id: str, percent: float) -> RolloutStarted | Refused:
+        """Give the canary another share."""
+        return self.rollouts.share(pool_id, percent)
+
+    def rollout(self, pool_id: str) -> RolloutPage | Refused:
+        """What serves a pool, what is under way, and what was."""
+        return self.rollouts.page(pool_id)
+
+    async def reload_config(self, *, dry_run: bool, revert: bool) -> ConfigReloaded | Refused:
+        """Take up the configuration file, or the configuration before this one."""
+        return await self.config_desk.reload(dry_run=dry_run, revert=revert)
 
     def metrics_page(self) -> bytes:
         """The Prometheus text page."""
@@ -168,9 +261,7 @@ class DaemonService:
 
     def is_ready(self) -> bool:
         """Whether at least one pool can serve and tasks can be accepted."""
-        state = self._state
-        is_open = state.halt_deadline_ms is None and state.is_journal_writable
-        return is_open and any(home.can_serve for home in state.sets.values())
+        return self._state.is_ready
 
 
 def _not_found(what: str) -> Refused:

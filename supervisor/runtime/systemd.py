@@ -6,12 +6,18 @@ The protocol is one datagram per message to the socket named in NOTIFY_SOCKET, a
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 READY = "READY=1"
+RELOADING = "RELOADING=1"
 STOPPING = "STOPPING=1"
 WATCHDOG = "WATCHDOG=1"
 STATUS_CHARS_MAX = 200
+EXTEND_S = 60
+"""So long the next image may take until it speaks; longer than any read of a journal took."""
+FIRST_SOCKET = 3
+"""SD_LISTEN_FDS_START."""
+SOCKETS_MAX = 16
 
 
 class Notifier:
@@ -43,6 +49,31 @@ class Notifier:
 def status(text: str) -> str:
     """The message that sets the line shown by `systemctl status`."""
     return "STATUS=" + " ".join(text.split())[:STATUS_CHARS_MAX]
+
+
+def reloading(now_usec: int) -> tuple[str, str]:
+    """The messages that an image sends before the next one takes over; `now_usec` is the monotonic clock."""
+    return RELOADING, f"MONOTONIC_USEC={now_usec}"
+
+
+def extended() -> tuple[str, str]:
+    """The messages of an image that cannot speak for a while: it starts the watchdog anew and asks for patience."""
+    return WATCHDOG, f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}"
+
+
+def passed_sockets(environ: MutableMapping[str, str], *, pid: int | None = None) -> dict[str, int]:
+    """The descriptors of listening sockets that systemd bound for us, by name; sd_listen_fds(3).
+
+    The variables are taken out, as they are nobody else's. A name that comes twice keeps its first descriptor.
+    """
+    listen_pid, count, names = (environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+    if listen_pid != str(os.getpid() if pid is None else pid) or not (count.isascii() and count.isdigit()):
+        return {}
+    given = names.split(":")
+    found: dict[str, int] = {}
+    for number in range(min(int(count), SOCKETS_MAX)):
+        found.setdefault(given[number] if number < len(given) else "", FIRST_SOCKET + number)
+    return found
 
 
 def watchdog_interval_s(environ: Mapping[str, str], *, pid: int | None = None) -> float | None:

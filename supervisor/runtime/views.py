@@ -8,12 +8,14 @@ from msgspec import UNSET
 
 from supervisor.core.breaker import Breaker
 from supervisor.core.lifecycle import Phase
+from supervisor.core.plan import public_id_of
 from supervisor.core.replicas import Replica, ReplicaSet, Step, Wanted
 from supervisor.core.state import State
 from supervisor.core.tasks import Aborting, Accepting, Ended, Ending, Outcome, Running, Task, Waiting
 from supervisor.runtime.envelopes import envelope
 from supervisor.runtime.gauges import Gauges
 from supervisor.runtime.results import read_outputs
+from supervisor.runtime.rollout_views import current_replicas, revision_of, view_rollout
 from supervisor.runtime.tasklog import TaskLog
 from supervisor.wire.codes import Priority
 from supervisor.wire.pools import (
@@ -28,6 +30,7 @@ from supervisor.wire.pools import (
     StepStatus,
     TenantView,
 )
+from supervisor.wire.store import StoreView
 from supervisor.wire.tasks import TaskResult, TaskView
 
 _PROCESS_PHASES = (Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.READY, Phase.STOPPING)
@@ -57,7 +60,7 @@ def view_task(state: State, task: Task, log: TaskLog | None, now_ms: float, *, i
     )
     if task.last_run is not None:
         view.queue_time_ms = round(task.queue_time_ms)
-        view.pool_id = task.last_run.pool_id
+        view.pool_id = public_id_of(task.last_run.pool_id)
         view.replica_id = f"{task.last_run.pool_id}/{task.last_run.incarnation}"
         view.kv_warmth = task.last_run.kv_warmth
     match task.phase:
@@ -127,7 +130,12 @@ def view_set(home: ReplicaSet) -> ReplicaSetView:
         sampler_profile_version=home.key.sampler_profile_version,
         replicas=[
             ReplicaView(
-                pool_id=member.pool_id, ready=member.is_serving, slots_total=member.slots, slots_busy=member.load
+                pool_id=member.plan.public_id,
+                role=member.role,
+                revision=revision_of(member.pool_id),
+                ready=member.is_serving,
+                slots_total=member.slots,
+                slots_busy=member.load,
             )
             for member in home.members
         ],
@@ -140,7 +148,7 @@ def view_pool(state: State, replica: Replica, gauges: Gauges, now_ms: float) -> 
     """One pool: its state, why, when it is tried again, and its figures."""
     retries = replica.phase in (Phase.BACKOFF, Phase.BROKEN) and replica.due_ms is not None
     return PoolHealth(
-        pool_id=replica.pool_id,
+        pool_id=replica.plan.public_id,
         live=replica.pid is not None and replica.phase in _PROCESS_PHASES,
         ready=replica.is_serving,
         draining=replica.wanted is Wanted.DRAIN,
@@ -160,6 +168,9 @@ def view_pool(state: State, replica: Replica, gauges: Gauges, now_ms: float) -> 
         model_digest=replica.plan.model_digest,
         ctx_per_slot=replica.ctx_per_slot or None,
         pid=replica.pid,
+        revision=revision_of(replica.pool_id),
+        role=replica.role,
+        rollout=view_rollout(state, pool, now_ms) if (pool := state.pools.get(replica.plan.public_id)) else None,
     )
 
 
@@ -174,7 +185,7 @@ def _view_step(step: Step) -> StepStatus:
 
 
 def _view_metrics(state: State, replica: Replica, gauges: Gauges) -> PoolMetrics:
-    name = replica.pool_id
+    name = replica.plan.public_id
     first = gauges.metrics.first_token_ms[name].at(0.5, 0.95, 0.99)
     queued = gauges.metrics.queue_time_ms[name].at(0.5, 0.95, 0.99)
     errors_ms = gauges.metrics.predict_error_ms[name].at(0.5, 0.9)
@@ -201,7 +212,7 @@ def _view_metrics(state: State, replica: Replica, gauges: Gauges) -> PoolMetrics
 
 def view_host(state: State, gauges: Gauges, facts: "HostFacts", now_ms: float) -> HostStatus:
     """Everything that `orchctl status` shows."""
-    pools = [view_pool(state, replica, gauges, now_ms) for replica in state.replicas.values()]
+    pools = [view_pool(state, replica, gauges, now_ms) for replica in current_replicas(state)]
     return HostStatus(
         version=facts.version,
         pid=os.getpid(),
@@ -217,7 +228,11 @@ def view_host(state: State, gauges: Gauges, facts: "HostFacts", now_ms: float) -
         policy=facts.policy(),
         tenants=[_view_tenant(state, tenant) for tenant in state.quotas.tenants()],
         keys_file=facts.keys_file,
+        store=facts.store,
+        worker_groups=facts.worker_groups,
         causes=list(facts.causes()),
+        config_generation=facts.generation(),
+        gpu_trouble=gauges.gpu_trouble,
     )
 
 
@@ -235,10 +250,18 @@ def _view_tenant(state: State, tenant: str) -> TenantView:
     )
 
 
+def _pools_on(state: State, uuid: str) -> list[str]:
+    found = (each.plan.public_id for each in state.replicas.values() if uuid in each.devices)
+    return list(dict.fromkeys(found))
+
+
 def _view_devices(state: State, devices: Mapping[str, DeviceView]) -> list[DeviceView]:
     return [
         msgspec.structs.replace(
-            device, pools=[pool.pool_id for pool in state.replicas.values() if device.uuid in pool.devices]
+            device,
+            pools=_pools_on(state, device.uuid),
+            withheld=state.devices.cause_of(device.uuid),
+            flags=list(state.faults.flags.get(device.uuid, ())),
         )
         for device in devices.values()
     ]
@@ -255,4 +278,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     started_ms: float
     policy: Callable[[], PolicyStatus | None] = lambda: None
     keys_file: str | None = None
+    worker_groups: str | None = None
     causes: Callable[[], Sequence[str]] = lambda: ()
+    store: StoreView | None = None
+    generation: Callable[[], int] = lambda: 1

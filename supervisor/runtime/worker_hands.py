@@ -5,31 +5,37 @@ business; a step that fails, also by a bug of ours, is reported as failed.
 """
 
 import asyncio
-import hashlib
 import logging
+import os
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from adapters.base import Adapter, EngineProps, PlanError
+from adapters.base import PlanError
+from supervisor.config.launch import Numa
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
-from supervisor.runtime import engine_logs, probes, worker_records
+from supervisor.core.plan import public_id_of
+from supervisor.runtime import probes, residency, worker_records
 from supervisor.runtime.blueprint import PoolBlueprint
+from supervisor.runtime.cgroups import GroupWish
 from supervisor.runtime.engine_http import EngineHttp
+from supervisor.runtime.found_engines import FoundEngines
 from supervisor.runtime.gpus import GpuSource
-from supervisor.runtime.model_files import ModelFileError, ModelFiles
+from supervisor.runtime.model_files import ModelFileError
+from supervisor.runtime.needs_reader import NeedsReader
+from supervisor.runtime.numa import near
 from supervisor.runtime.probes import ProbeError
 from supervisor.runtime.processes import EngineProcess, Processes
-from supervisor.runtime.processes_env import SpawnError, SpawnOrder
+from supervisor.runtime.processes_env import SpawnError, SpawnOrder, SpawnTrouble
 from supervisor.runtime.processes_port import HOST, pick_port
+from supervisor.runtime.revision_logs import keep_newest_revisions
 from supervisor.runtime.room import RoomError, measure
-from supervisor.runtime.self_test import ANSWER_S, self_test
-from supervisor.runtime.slot_watch import wait_busy_at_most
-from supervisor.runtime.token_count import count_longest
+from supervisor.runtime.self_test import ANSWER_S, SLOT_IDLE_S, self_test
+from supervisor.runtime.serving_hands import ServingHands, Worker
+from supervisor.runtime.worker_exits import Ended, read_exit_cause
+from supervisor.runtime.worker_recording import draw_record, store_record
 
 log = logging.getLogger(__name__)
 
@@ -39,61 +45,37 @@ HEALTH_SLACK_S = 1.0
 """The core's own deadline for loading fires first."""
 
 
-_StepEffect = ef.VerifyModel | ef.MeasureRoom | ef.SpawnEngine | ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest
+_StartEffect = ef.VerifyModel | ef.MeasureRoom | ef.SpawnEngine | ef.AdoptEngine
+_StepEffect = _StartEffect | ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest
 
 
-@dataclass(slots=True)
-class Worker:
-    """One incarnation. `props` is what it said of itself, once it did."""
-
-    process: EngineProcess
-    http: EngineHttp
-    port: int
-    props: EngineProps | None = None
-
-
-class WorkerHands:
+class WorkerHands(ServingHands):
     """Performs the effects about workers. `busy` gives the runs of a pool that the core counts as running."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is one thing that the hands touch)
         self,
         blueprints: Mapping[str, PoolBlueprint],
         post: Callable[[ev.Event], None],
         processes: Processes,
         busy: Callable[[str], int],
         gpus: GpuSource,
+        found: FoundEngines,
         *,
         state_dir: Path,
         log_dir: Path,
         is_simulated: bool,
     ) -> None:
-        self._blueprints = blueprints
-        self._post = post
+        super().__init__(blueprints, post, busy, gpus, log_dir=log_dir, is_simulated=is_simulated)
         self._processes = processes
-        self._busy = busy
-        self._gpus = gpus
+        self._found = found
         self._state_dir = state_dir
-        self._log_dir = log_dir
-        self._is_simulated = is_simulated
-        self._models = ModelFiles()
+        self._needs = NeedsReader(is_simulated=is_simulated)
         self._ports_given: deque[int] = deque(maxlen=PORTS_REMEMBERED)
-        self._workers: dict[tuple[str, int], Worker] = {}
         self._steps: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._others: set[asyncio.Task[None]] = set()
 
-    def engine_of(self, pool_id: str, incarnation: int) -> EngineHttp | None:
-        """The client of a live worker."""
-        worker = self._workers.get((pool_id, incarnation))
-        return worker.http if worker else None
-
-    def log_path(self, pool_id: str) -> Path:
-        """Where the engine of a pool writes."""
-        return self._log_dir / f"{pool_id}.log"
-
-    def _adapter(self, pool_id: str) -> Adapter:
-        adapter = self._blueprints[pool_id].adapter
-        assert adapter is not None, f"{pool_id} was begun without an adapter"
-        return adapter
+    def forget(self, key: str) -> None:
+        """A revision is gone for good; the logs of the newest of its kind are kept."""
+        self._spawn_other(asyncio.to_thread(keep_newest_revisions, self._log_dir, public_id_of(key)))
 
     # Steps ------------------------------------------------------------------------------------------------------
 
@@ -121,7 +103,10 @@ class WorkerHands:
         async def step() -> ev.Event:
             artifact = self._blueprints[effect.pool_id].artifact
             assert artifact is not None
-            digest = await self._models.verify(artifact.path, artifact.digest)
+            found = self._found.find(effect.pool_id)
+            if found is not None and found.model_file is not None:
+                self._models.trust(found.model_file, found.model_digest)
+            digest = await self._models.verify(artifact, (effect.pool_id, effect.incarnation))
             return ev.ModelVerified(effect.pool_id, effect.incarnation, digest)
 
         self._begin(effect, step())
@@ -129,9 +114,14 @@ class WorkerHands:
     def measure_room(self, effect: ef.MeasureRoom) -> None:
         """See what the worker needs and what is free."""
         blueprint = self._blueprints[effect.pool_id]
-        assert blueprint.artifact is not None
-        path = blueprint.artifact.path
-        self._begin(effect, measure(blueprint.plan, effect.incarnation, path, effect.devices, self._gpus))
+
+        async def step() -> ev.Event:
+            await self._found.wait_ended()  # what they hold is not free yet
+            need = await asyncio.to_thread(self._needs.need_of, blueprint)
+            key = (effect.pool_id, effect.incarnation)
+            return await measure(key, need, effect.devices, self._gpus, self.engine_pids)
+
+        self._begin(effect, step())
 
     def spawn(self, effect: ef.SpawnEngine) -> None:
         """Start the process, on its devices and with a key of its own."""
@@ -151,47 +141,82 @@ class WorkerHands:
             devices=effect.devices,
             cwd=self._blueprints[pool_id].config_dir,
             log_path=self.log_path(pool_id),
+            group=await self._wish(pool_id, effect.devices),
         )
-        process = await self._processes.spawn(order, lambda _, returncode: self._note_exit(key, returncode))
-        self._workers[key] = Worker(process, EngineHttp(HOST, port, api_key), port)
-        await asyncio.to_thread(self._record, key, process, port, api_key, plan.argv)
+        process = await self._processes.spawn(order, lambda *_: self._note_exit(key, process))
+        blueprint = self._blueprints[pool_id]
+        record = draw_record(
+            effect.incarnation,
+            process,
+            blueprint,
+            effect.devices,
+            port=port,
+            api_key=api_key,
+            model_file=self._models.identity(blueprint.artifact.path) if blueprint.artifact else None,
+            is_simulated=self._is_simulated,
+        )
+        try:
+            await asyncio.to_thread(store_record, self._state_dir, record)
+        except SpawnError:
+            await process.stop()
+            raise
+        self._workers[key] = Worker(process, EngineHttp(HOST, port, api_key), record, is_adopted=False)
         return ev.EngineSpawned(*key, pid=process.pid, port=port)
+
+    async def _wish(self, pool_id: str, devices: tuple[str, ...]) -> GroupWish:
+        """What the worker may take of the host, and the processors next to its GPUs (ORCH-3013)."""
+        launch = self._blueprints[pool_id].config.launch
+        pinned = frozenset[int]()
+        if launch.numa is Numa.AUTO and not self._is_simulated:
+            found = await self._gpus.inventory()
+            cpus = {each.uuid: each.place.cpus for each in found.devices}
+            pinned = near((cpus.get(uuid) for uuid in devices), allowed=frozenset(os.sched_getaffinity(0)))
+        return GroupWish(launch.memory_max, launch.cpus, pinned)
+
+    def adopt(self, effect: ef.AdoptEngine) -> None:
+        """Take over the engine that was found running."""
+
+        async def step() -> ev.Event:
+            key, record = (effect.pool_id, effect.incarnation), self._found.take(effect.pool_id)
+            if record is None:
+                raise SpawnError(SpawnTrouble.OTHER, "the engine that was found running is gone")
+            process = self._processes.adopt(
+                record.pid, record.start_ticks, record.mark, lambda *_: self._note_exit(key, process)
+            )
+            self._workers[key] = Worker(process, EngineHttp(HOST, record.port, record.api_key), record, is_adopted=True)
+            log.info("an engine of an earlier daemon is adopted", extra={"pool_id": key[0], "pid": record.pid})
+            return ev.EngineSpawned(*key, pid=record.pid, port=record.port)
+
+        self._begin(effect, step())
+
+    def end_found(self, effect: ef.EndFoundEngine) -> None:
+        """End the engine that was found running."""
+        self._found.end(effect.pool_id)
 
     def _pick_port(self) -> int:
         """A port that no worker of ours has, nor was given and has not bound yet: two pools may spawn at once."""
-        port = pick_port(avoid={*(worker.port for worker in self._workers.values()), *self._ports_given})
+        port = pick_port(avoid={*(worker.record.port for worker in self._workers.values()), *self._ports_given})
         self._ports_given.append(port)
         return port
 
-    def _record(
-        self, key: tuple[str, int], process: EngineProcess, port: int, api_key: str, argv: tuple[str, ...]
-    ) -> None:
-        """Leave word of the process for a daemon that finds it running."""
-        facts = worker_records.process_facts(process.pid)
-        if facts is None:
-            return
-        record = worker_records.WorkerRecord(
-            pool_id=key[0],
-            incarnation=key[1],
-            pid=process.pid,
-            start_ticks=facts.start_ticks,
-            boot_id=worker_records.current_boot_id(),
-            port=port,
-            api_key=api_key,
-            launch_digest=hashlib.sha256("\0".join(argv).encode()).hexdigest(),
-        )
-        worker_records.write(self._state_dir, record)
+    def _note_exit(self, key: tuple[str, int], process: EngineProcess) -> None:
+        """The process is gone; say why, as far as that can be proved."""
+        self._spawn_other(self._explain_exit(key, process))
 
-    def _note_exit(self, key: tuple[str, int], returncode: int) -> None:
-        """The process is gone; say why, as far as its exit status and last words prove it."""
-        self._spawn_other(self._explain_exit(key, returncode))
-
-    async def _explain_exit(self, key: tuple[str, int], returncode: int) -> None:
+    async def _explain_exit(self, key: tuple[str, int], process: EngineProcess) -> None:
         worker = self._workers.get(key)
-        run = f"{key[0]}/{key[1]} {worker.process.mark}" if worker else None
-        tail = await asyncio.to_thread(engine_logs.tail, self.log_path(key[0]), run=run)
-        explanation = self._adapter(key[0]).explain_exit(returncode, tail)
-        self._post(ev.EngineExited(*key, kind=explanation.kind, cause=explanation.cause))
+        ended = Ended(
+            *key,
+            pid=process.pid,
+            start_ticks=process.start_ticks,
+            run=f"{key[0]}/{worker.record.incarnation if worker else key[1]} {process.mark}",
+            log_path=self.log_path(key[0]),
+            returncode=process.returncode,
+            oom_kills=process.oom_kills,
+            is_tainted=worker.is_tainted if worker else False,
+        )
+        if key[0] in self._blueprints:  # of a revision that is gone for good nobody wants to know
+            self._post(await read_exit_cause(ended, self._adapter(key[0])))
 
     def await_health(self, effect: ef.AwaitHealth) -> None:
         """Wait until the engine answers that it is up."""
@@ -225,6 +250,10 @@ class WorkerHands:
         async def step() -> ev.Event:
             worker = self._worker(effect)
             assert worker.props is not None
+            if worker.is_adopted:
+                await self._require_idle(worker, effect.pool_id)
+            await self._prove_model(effect, worker.process.pid)
+            await self._prove_residency(effect, worker)
             answer_s = min(ANSWER_S, self._blueprints[effect.pool_id].plan.wall_ms / 1000)
             adapter = self._adapter(effect.pool_id)
             workloads = self._blueprints[effect.pool_id].asked_of
@@ -238,61 +267,35 @@ class WorkerHands:
 
         self._begin(effect, step())
 
+    async def _prove_residency(self, effect: ef.RunSelfTest, worker: Worker) -> None:
+        """All of the model on the GPUs of its mask, and nothing anywhere else (ORCH-3018)."""
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
+        key = (effect.pool_id, effect.incarnation)
+        found = await self._look_first(key, worker)
+        if not found.passed:
+            raise ProbeError(f"{residency.STEP}: {found.detail}")
+        took_ms = (loop.time() - begin_s) * 1000
+        is_degraded = not (found.is_proved or self._is_simulated)
+        self._post(ev.StepPassed(*key, residency.STEP, took_ms, found.detail, is_degraded))
+
+    async def _require_idle(self, worker: Worker, pool_id: str) -> None:
+        """What an earlier daemon began on it was over when its connections closed."""
+        if not await probes.wait_slot_idle(worker.http, self._adapter(pool_id), None, SLOT_IDLE_S):
+            raise ProbeError("the adopted engine still works on what an earlier daemon began")
+
+    async def _prove_model(self, effect: ef.RunSelfTest, pid: int) -> None:
+        """The engine opened its model by name: see that it is the file that was verified (ORCH-3037)."""
+        started_s = asyncio.get_running_loop().time()
+        proof = await self._models.prove_loaded((effect.pool_id, effect.incarnation), pid)
+        took_ms = (asyncio.get_running_loop().time() - started_s) * 1000
+        self._post(ev.StepPassed(effect.pool_id, effect.incarnation, "model in use", took_ms, proof))
+
     def _worker(self, effect: ef.AwaitHealth | ef.InspectEngine | ef.RunSelfTest) -> Worker:
         worker = self._workers.get((effect.pool_id, effect.incarnation))
         if worker is None:
             raise ProbeError("the process is gone")
         return worker
-
-    # While it serves --------------------------------------------------------------------------------------------
-
-    def count_tokens(self, effect: ef.CountTokens) -> None:
-        """Ask the engine how long a task's prompt is, or its longest input."""
-
-        async def count() -> None:
-            tokens: int | None = None
-            worker = next((each for key, each in self._workers.items() if key[0] == effect.pool_id), None)
-            if worker is not None:
-                ctx = worker.props.ctx_per_slot if worker.props else effect.task.ctx
-                try:
-                    tokens = await count_longest(worker.http, self._adapter(effect.pool_id), effect.task, ctx)
-                except ProbeError as error:
-                    log.warning("tokenize failed", extra={"pool_id": effect.pool_id, "cause": str(error)})
-            self._post(ev.TokensCounted(effect.task.job_id, tokens))
-
-        self._spawn_other(count())
-
-    def confirm_slot_idle(self, effect: ef.ConfirmSlotIdle) -> None:
-        """See that the engine has stopped working on an aborted run."""
-
-        async def confirm() -> None:
-            worker = self._workers.get((effect.pool_id, effect.incarnation))
-            if worker is None:
-                return
-            is_idle = await wait_busy_at_most(
-                worker.http,
-                self._adapter(effect.pool_id),
-                lambda: self._busy(effect.pool_id),
-                effect.within_ms / 1000,
-            )
-            if is_idle:
-                self._post(ev.SlotsSeenIdle(effect.pool_id, effect.incarnation, (effect.run_id,)))
-            else:
-                self._post(ev.SlotStuck(effect.pool_id, effect.incarnation, effect.run_id))
-
-        self._spawn_other(confirm())
-
-    def _spawn_other(self, work: Coroutine[Any, Any, None]) -> None:
-        """A task that no step owns; kept until it is done, and its bug is logged."""
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._others.discard(task)
-            if not task.cancelled() and (bug := task.exception()):
-                log.error("a task of a worker broke", exc_info=bug)
-
-        task = asyncio.create_task(work)
-        self._others.add(task)
-        task.add_done_callback(done)
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -307,8 +310,10 @@ class WorkerHands:
             if worker is not None:
                 worker.http.close()  # llama-server waits for its clients: the connections go first
                 await self._stop_process(key, worker)
-                await asyncio.to_thread(worker_records.remove, self._state_dir, *key)
+                record = worker.record
+                await asyncio.to_thread(worker_records.remove, self._state_dir, record.pool_id, record.incarnation)
         finally:
+            self._models.release(key)
             self._post(ev.EngineStopped(*key))
 
     async def _stop_process(self, key: tuple[str, int], worker: Worker) -> None:
@@ -325,8 +330,13 @@ class WorkerHands:
             step.cancel()
         await asyncio.wait([step])
 
+    def disconnect(self) -> None:
+        """Close the connections to the engines, which go on with free slots, for the next daemon."""
+        for worker in self._workers.values():
+            worker.http.close()
+
     async def close(self) -> None:
-        """Wait for what is under way; called once no worker runs any more."""
+        """Wait for what is under way; called once no worker runs any more, or none is to be stopped."""
         tasks = [*self._others, *(step for step in self._steps.values() if not step.done())]
         for task in tasks:
             task.cancel()

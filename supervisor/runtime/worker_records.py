@@ -27,13 +27,18 @@ _PREFIX = "worker-"
 _SUFFIX = ".json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _STAT_STATE = 0
+_STAT_PARENT = 1
 _STAT_SESSION = 3
 _STAT_STARTTIME = 19  # field 22 of proc_pid_stat(5), counted from the state, field 3
 _DEAD_STATES = ("Z", "X", "x")
 
 
 class WorkerRecord(Struct, frozen=True, kw_only=True):
-    """One running engine process. `start_ticks` is its start in clock ticks since boot; `pid` leads its own session."""
+    """One running engine process. `start_ticks` is its start in clock ticks since boot; `pid` leads its own session.
+
+    `mark` is what it inherited, `devices` the UUIDs of its mask; `launch_digest` says what it was started with, without
+    port and key; `model_file` is the file whose digest was read: device, inode, size, time of its last change in ns.
+    """
 
     pool_id: str
     incarnation: int
@@ -42,6 +47,11 @@ class WorkerRecord(Struct, frozen=True, kw_only=True):
     boot_id: str
     port: Annotated[int, Meta(ge=1, le=65_535)]
     api_key: str
+    mark: str
+    engine: str
+    devices: tuple[str, ...]
+    model_digest: str
+    model_file: tuple[int, int, int, int] | None = None
     launch_digest: str
 
     @property
@@ -57,6 +67,7 @@ class WorkerRecord(Struct, frozen=True, kw_only=True):
 class ProcessFacts(Struct, frozen=True):
     """What the kernel says of a live process."""
 
+    parent: int
     session: int
     start_ticks: int
 
@@ -83,7 +94,8 @@ def process_facts(pid: int) -> ProcessFacts | None:
     fields = stat.rpartition(b")")[2].decode("ascii").split()
     if fields[_STAT_STATE] in _DEAD_STATES:
         return None
-    return ProcessFacts(session=int(fields[_STAT_SESSION]), start_ticks=int(fields[_STAT_STARTTIME]))
+    parent, session, start_ticks = (int(fields[at]) for at in (_STAT_PARENT, _STAT_SESSION, _STAT_STARTTIME))
+    return ProcessFacts(parent=parent, session=session, start_ticks=start_ticks)
 
 
 def is_same_process(record: WorkerRecord) -> bool:
@@ -134,10 +146,15 @@ def read_all(state_dir: Path) -> WorkerRecords:
     return WorkerRecords(tuple(sorted(records, key=_order)), tuple(unreadable))
 
 
-def discard(state_dir: Path, names: Sequence[str]) -> None:
-    """Remove unreadable files that `read_all` named, once they have been reported."""
+def discard(state_dir: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Remove unreadable files that `read_all` named, once they have been reported; the names of those that stay."""
+    stay = []
     for name in names:
-        (state_dir / Path(name).name).unlink(missing_ok=True)
+        try:
+            (state_dir / Path(name).name).unlink(missing_ok=True)
+        except OSError:  # a folder, or not ours
+            stay.append(name)
+    return tuple(stay)
 
 
 def _read(path: Path) -> WorkerRecord:

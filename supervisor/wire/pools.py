@@ -5,6 +5,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from supervisor.wire.codes import Engine
+from supervisor.wire.devices import DeviceHealth, DevicePlace
+from supervisor.wire.rollouts import RolloutView
+from supervisor.wire.store import StoreView
 
 DRAIN_DEADLINE_MS_MAX = 86_400_000
 
@@ -89,6 +92,11 @@ class PoolHealth(Struct, kw_only=True):
     model_digest: str | None = None
     ctx_per_slot: int | None = None
     pid: int | None = None
+    revision: int = 1
+    role: str = "current"
+    """What the worker is to its pool: current, candidate, canary, standby or retiring."""
+    rollout: RolloutView | None = None
+    """What is under way; `orchctl rollout status` shows it."""
 
 
 class ReplicaView(Struct, kw_only=True):
@@ -98,6 +106,8 @@ class ReplicaView(Struct, kw_only=True):
     ready: bool
     slots_total: int
     slots_busy: int
+    role: str = "current"
+    revision: int = 1
 
 
 class ReplicaSetView(Struct, kw_only=True):
@@ -122,7 +132,11 @@ class ReplicaSetPage(Struct, kw_only=True):
 
 
 class DeviceView(Struct, kw_only=True):
-    """One GPU. Sizes are MiB, utilisation is percent; null where NVML could not say."""
+    """One GPU or MIG instance. Sizes are MiB, utilisation is percent; null where NVML could not say.
+
+    `stale`: NVML does not answer, the figures are those of the last look. `withheld` says why no worker may use it,
+    `flags` what to know of one that goes on serving. A GPU that `is_divided` is used through its MIG instances.
+    """
 
     uuid: str
     index: int
@@ -132,6 +146,14 @@ class DeviceView(Struct, kw_only=True):
     vram_free_mib: int | None
     utilization_percent: int | None
     pools: list[str]
+    compute_capability: str | None = None
+    mig_parent: str | None = None
+    is_divided: bool = False
+    stale: bool = False
+    withheld: str | None = None
+    flags: list[str] = []
+    place: DevicePlace | None = None
+    health: DeviceHealth | None = None
 
 
 class PolicyStatus(Struct, kw_only=True):
@@ -176,6 +198,12 @@ class HostStatus(Struct, kw_only=True):
     policy: PolicyStatus | None = None
     tenants: list[TenantView] = []
     keys_file: str | None = None
+    store: StoreView | None = None
+    worker_groups: str | None = None
+    """In which control groups workers run, or why in none."""
     causes: list[str] = []
+    config_generation: int = 1
     journal_cause: str | None = None
     """What the disk did, while the journal cannot be written."""
+    gpu_trouble: str | None = None
+    """What is wrong with the GPUs or their driver now, also where others of them can be used."""

@@ -52,6 +52,12 @@ def kill_an_engine(daemon: Daemon, chance: random.Random) -> None:
         os.kill(chance.choice(pids), signal.SIGKILL)
 
 
+def adopted(daemon: Daemon) -> set[int]:
+    """The engines that the present life took over."""
+    event = "an engine of an earlier daemon is adopted"
+    return {line["pid"] for line in daemon.log_lines() if line["event"] == event}
+
+
 @pytest.mark.orch("ORCH-3024")
 def test_nothing_acked_is_lost_repeated_or_ended_twice(daemon: Daemon) -> None:
     chance = random.Random(SEED)
@@ -73,7 +79,10 @@ def test_nothing_acked_is_lost_repeated_or_ended_twice(daemon: Daemon) -> None:
             kills["engine"] += 1
         else:
             daemon.kill()
+            survivors = set(daemon.engine_pids())
             daemon.start()
+            wait_until(lambda: len(adopted(daemon)) >= len(survivors), within_s=30, what="the adoptions")  # noqa: B023
+            assert adopted(daemon) <= survivors
             kills["daemon"] += 1
         assert not crowd.faults, crowd.faults
     crowd.close()

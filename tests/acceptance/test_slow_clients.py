@@ -156,6 +156,7 @@ def test_500_slow_clients_are_cut_and_slow_nobody_down(daemon: Daemon, another: 
     wait_until(lambda: process.num_fds() <= fds, within_s=10, what="the last descriptor's return")
 
 
+@pytest.mark.fault("F36")
 def test_each_kind_of_slow_client_is_cut_at_its_bound(daemon: Daemon) -> None:
     healthy = Healthy(daemon.port)
     bounds = dict(zip(SLOW_KINDS, (HEADER_S, HEADER_S, HEADER_S, BODY_S, STALL_S), strict=True))
@@ -171,6 +172,7 @@ def test_each_kind_of_slow_client_is_cut_at_its_bound(daemon: Daemon) -> None:
         assert found[kind]["longest_s"] <= bound_s + LATE_S
 
 
+@pytest.mark.fault("F37")
 def test_a_flood_of_5000_connections_is_capped_and_leaves_the_operator_alone(daemon: Daemon) -> None:
     process = process_of(daemon)
     fds, rss = process.num_fds(), process.memory_info().rss
@@ -218,6 +220,7 @@ class SlowReader:
         return data
 
 
+@pytest.mark.fault("F35")
 def test_100_readers_at_a_byte_a_second_hold_nothing(daemon: Daemon) -> None:
     process = process_of(daemon)
     fds, rss = process.num_fds(), process.memory_info().rss

@@ -77,7 +77,7 @@ BAD_MODELS = [
 ]
 LAST_WORDS = [
     *((ExitKind.OOM_VRAM, *row) for row in OUT_OF_VRAM),
-    *((ExitKind.OOM_HOST, *row) for row in OUT_OF_RAM),
+    *((ExitKind.HOST_ALLOC, *row) for row in OUT_OF_RAM),
     *((ExitKind.CUDA_ERROR, *row) for row in CUDA_ERRORS),
     *((ExitKind.BAD_FLAG, *row) for row in BAD_FLAGS),
     *((ExitKind.MODEL_BAD, *row) for row in BAD_MODELS),

@@ -61,6 +61,7 @@ class Peer:
         self.requests: list[Request] = []
         self.refusals: dict[str, tuple[int, ErrorEnvelope]] = {}
         self.raw_replies: dict[str, bytes] = {}
+        self.replies: dict[str, tuple[int, msgspec.Struct]] = {}
         self.log_pieces: list[bytes] = []
         self.is_log_open = False
         self.answer: list[str] | None = ["Hello", " world"]
@@ -161,6 +162,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if url.path in self.peer.raw_replies:
             self.wfile.write(self.peer.raw_replies[url.path])
             self.close_connection = True
+            return
+        if url.path in self.peer.replies:
+            status, reply = self.peer.replies[url.path]
+            self._reply(HTTPStatus(status), reply)
             return
         if url.path in self.peer.refusals:
             refused = self.peer.refusals[url.path]

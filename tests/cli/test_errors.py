@@ -38,6 +38,7 @@ REFUSALS = [
     (503, refusal(Code.REPLICA_EXHAUSTED, "All out.", retriable=True), 75, "see why with `orchctl status`"),
     (500, refusal(Code.WORKER_RESET, "The engine died.", retriable=True, engine=Engine.VLLM), 75, "the engine died"),
     (500, refusal(Code.WORKER_RESET, "It killed three engines."), 1, "it killed three engines"),
+    (404, refusal(message="No canary.", reason=Reason.NOT_FOUND, pool_id="a"), 1, "`orchctl rollout status a`"),
     (500, refusal(Code.INTERNAL, "Something broke."), 1, "look for c0ffee in the log of the daemon"),
 ]
 

@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 
 from orchctl import __version__
+from orchctl.commands.canary import ACTIONS as CANARY_ACTIONS
 from orchctl.commands.keys import ACTIONS
+from orchctl.commands.lease import ACTIONS as LEASE_ACTIONS
+from orchctl.commands.models import ACTIONS as MODEL_ACTIONS
+from orchctl.commands.rollout import ACTIONS as ROLLOUT_ACTIONS
 from orchctl.verbs import VERBS
 from tests.cli.conftest import Orchctl
 from tests.cli.peer import Peer
@@ -83,7 +88,15 @@ def test_every_verb_explains_itself_without_a_daemon(orchctl: Orchctl, verb: str
     assert ran.out.startswith(f"Usage: orchctl {verb} ")
 
 
-ANSWERING = [[verb] for verb in VERBS if verb not in {"serve", "keys"}] + [["keys", action] for action in ACTIONS]
+GROUPS: dict[str, Mapping[str, object]] = {
+    "keys": ACTIONS,
+    "canary": CANARY_ACTIONS,
+    "rollout": ROLLOUT_ACTIONS,
+    "models": MODEL_ACTIONS,
+    "lease": LEASE_ACTIONS,
+}
+ANSWERING = [[verb] for verb in VERBS if verb not in {"serve", *GROUPS}]
+ANSWERING += [[verb, action] for verb, actions in GROUPS.items() for action in actions]
 
 
 @pytest.mark.parametrize("line", ANSWERING, ids=" ".join)

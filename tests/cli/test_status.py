@@ -7,10 +7,14 @@ import msgspec
 import pytest
 import yaml
 
+from orchctl.device_columns import device_columns
 from orchctl.status_text import host_page, pool_page
+from orchctl.table import fit
 from orchctl.terminal import UNICODE
-from supervisor.wire.pools import HostStatus, PolicyStatus, PoolHealth
-from tests.cli.builders import broken_pool, host, metrics, pool
+from supervisor.wire.devices import DeviceHealth, DevicePlace
+from supervisor.wire.pools import DeviceView, HostStatus, PolicyStatus, PoolHealth
+from supervisor.wire.rollouts import JudgementView, RolloutView
+from tests.cli.builders import broken_pool, device, host, metrics, pool
 from tests.cli.conftest import Orchctl
 from tests.cli.peer import Peer
 from tests.cli.screens import screen
@@ -164,3 +168,137 @@ def test_watching_a_pipe_prints_page_after_page_until_the_daemon_is_gone(peer: P
 
     assert ran.code == 69
     assert [json.loads(line)["version"] for line in ran.out.splitlines()] == ["0.1.0", "0.1.0"]
+
+
+# Devices ----------------------------------------------------------------------------------------------------------
+
+HEALTH = DeviceHealth(
+    temperature_c=61,
+    power_w=312.5,
+    pcie_gen=3,
+    pcie_width=8,
+    has_ecc=True,
+    ecc_single_volatile=7,
+    ecc_double_volatile=1,
+    rows_pending=True,
+    recovery_action="a GPU reset",
+)
+PLACE = DevicePlace(pcie_gen_max=5, pcie_width_max=16, numa_node=1, nvlinks=["0000:9b", "0000:9c"])
+SICK = device(withheld="GPU 0 reported XID 79", flags=["memory_error"], health=HEALTH, place=PLACE)
+
+
+def devices_table(*devices: DeviceView, is_wide: bool = True, width: int = 400) -> list[str]:
+    """The title and the rows of the table of devices, split where columns are."""
+    page = host_page(host(devices=list(devices)), screen(width=width), is_wide=is_wide)
+    return page[next(at for at, line in enumerate(page) if line.lstrip().startswith("GPU")) :]
+
+
+def cells(line: str) -> list[str]:
+    return [cell for cell in line.strip().split("  ") if cell.strip()]
+
+
+def test_wide_shows_how_each_device_is_and_where_it_sits() -> None:
+    title, row, _ = devices_table(SICK)
+    shown = dict(zip([each.strip() for each in cells(title)], [each.strip() for each in cells(row)], strict=True))
+
+    assert shown == {
+        "GPU": "0",
+        "NAME": "NVIDIA L4",
+        "VRAM": "6.0 of 22.5 GiB",
+        "USE": "87 %",
+        "POOLS": "small",
+        "RECOVERY": "a GPU reset",
+        "FLAGS": "memory_error, rows pending",
+        "ECC 1B/2B": "7/1",
+        "TEMP": "61 C",
+        "POWER": "312 W",
+        "NUMA": "1",
+        "LINK": "gen3 x8 of gen5 x16 +2 NVLink",
+        "UUID": SICK.uuid,
+    }
+
+
+@pytest.mark.parametrize(
+    ("health", "title", "cell"),
+    [
+        (None, "TEMP", "-"),
+        (DeviceHealth(recovery_action="none"), "RECOVERY", "none"),
+        (DeviceHealth(), "RECOVERY", "-"),
+        (DeviceHealth(has_ecc=False), "ECC 1B/2B", "off"),
+        (DeviceHealth(has_ecc=True), "ECC 1B/2B", "-"),
+        (DeviceHealth(has_ecc=True, ecc_single_volatile=0), "ECC 1B/2B", "0/?"),
+        (DeviceHealth(pcie_gen=4), "LINK", "-"),
+        (DeviceHealth(pcie_gen=4, pcie_width=16), "LINK", "gen4 x16"),
+    ],
+)
+def test_what_a_device_does_not_say_is_a_dash(health: DeviceHealth | None, title: str, cell: str) -> None:
+    columns = {column.title: column.cells for column in device_columns([device(health=health)], is_wide=True)}
+
+    assert columns[title] == [cell]
+
+
+@pytest.mark.parametrize("is_wide", [True, False])
+def test_why_a_device_is_withheld_stands_below_it(is_wide: bool) -> None:
+    lines = devices_table(SICK, device(index=1), is_wide=is_wide)
+
+    assert lines[2] == "  `- withheld: GPU 0 reported XID 79"
+    assert len(lines) == 4
+
+
+def test_on_a_narrow_screen_columns_go_one_by_one_and_trouble_stays_longest() -> None:
+    columns = device_columns([SICK], is_wide=True)
+    kept = [
+        [column.title for column, room in zip(columns, fit(columns, width), strict=True) if room]
+        for width in range(200, 15, -1)
+    ]
+    gone = list(dict.fromkeys(title for titles in kept for title in kept[0] if title not in titles))
+
+    assert kept[0] == [column.title for column in columns]
+    assert gone == ["UUID", "LINK", "NUMA", "POWER", "TEMP", "ECC 1B/2B", "FLAGS", "RECOVERY", "POOLS", "NAME", "USE"]
+    assert all(len(line) <= width for width in (20, 50, 90) for line in devices_table(SICK, width=width))
+
+
+def test_stale_figures_and_divided_gpus_are_flagged() -> None:
+    _, row = devices_table(device(stale=True, is_divided=True))
+
+    assert "stale figures, divided" in row
+
+
+# A rollout --------------------------------------------------------------------------------------------------------
+
+UNDER_WAY = RolloutView(
+    kind="canary",
+    state="sharing",
+    from_revision=3,
+    to_revision=4,
+    from_model="smollm2-135m",
+    to_model="smollm2-360m",
+    since_ms=61_000,
+    percent=12.5,
+    judged=True,
+    canary=JudgementView(tasks=40, errors=1, late=0),
+    cause="\x1b[2Jtwo first tokens were late",
+)
+
+
+def test_one_pool_shows_its_revision_its_role_and_what_is_under_way(peer: Peer, orchctl: Orchctl) -> None:
+    peer.status = host(pool(revision=3, rollout=UNDER_WAY))
+
+    lines = orchctl("status", "small").out.splitlines()
+
+    assert "revision    3, current" in lines
+    under = lines[lines.index("under way") + 1 :]
+    assert under[0] == "  canary to revision 4, smollm2-360m: sharing with 12.5 % of the sessions, judged for 1 min 1 s"
+    assert under[1].endswith("^[[2Jtwo first tokens were late")
+    assert under[2] == "    canary  40 tasks, 1 failed, 0 late"
+
+
+def test_a_rollout_fits_a_narrow_screen() -> None:
+    page = pool_page(pool(revision=3, rollout=UNDER_WAY), screen(width=40))
+
+    assert "under way" in page
+    assert max(map(len, page)) <= 40
+
+
+def test_a_pool_without_a_rollout_says_nothing_of_one() -> None:
+    assert "under way" not in pool_page(pool(), screen())

@@ -44,6 +44,14 @@ IDS: list[Case] = [
     ("ctx true", a_config(a_pool("ctx: true")), 6, 10, "/pools/0/ctx", "should be a whole number, not true"),
     ("ctx vast", a_config(a_pool(f"ctx: {'9' * 400}")), 6, 10, "/pools/0/ctx", "whole number"),
     ("preload", a_config(a_pool("preload: false")), 6, 14, "/pools/0/preload", "ORCH-3002"),
+    (
+        "versions mixed",
+        a_config(a_pool("require_same_engine_version: false")),
+        6,
+        34,
+        "/pools/0/require_same_engine_version",
+        "ORCH-3046",
+    ),
     ("preload no", a_config(a_pool("preload: no")), 6, 14, "/pools/0/preload", "should be true or false, not 'no'"),
 ]
 

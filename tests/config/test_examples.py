@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.config.load import load
+from supervisor.config.models import CataloguedModel, ModelArtifact
 from supervisor.config.schema import known_keys
 from supervisor.wire.codes import Engine, FullPolicy, Workload
 from tools import fetch_minilm
@@ -83,3 +84,15 @@ def test_the_pools_of_the_spec_example_use_only_keys_that_the_schema_offers() ->
 
     offered = {*known_keys(()), *known_keys(("pools", 0)), *known_keys(("pools", 0, "admission"))}
     assert {word for word in words if word.isidentifier()} <= offered
+
+
+def test_the_example_of_the_store_misses_only_what_is_pulled_first(tmp_path: Path) -> None:
+    path = EXAMPLES / "models.yaml"
+    model = CataloguedModel(path=tmp_path / "m.gguf", digest=f"sha256:{'ab' * 32}", root=tmp_path)
+
+    before, after = load(path), load(path, lambda _: {"smollm2": model})
+
+    assert ["smollm2 is not declared" in warning for warning in before.warnings] == [True]
+    assert after.warnings == []
+    assert after.config.artifact("smollm2") == ModelArtifact(tmp_path / "m.gguf", f"sha256:{'ab' * 32}", tmp_path)
+    assert after.config.store.dir == EXAMPLES.parent / "models-store"

@@ -46,10 +46,10 @@ def test_places_are_those_of_the_config_before_the_defaults() -> None:
     tail = "state_dir: /c\nlisten: { socket: /c/x.sock }\nauth: { keys_file: /k/k.json }\n"
 
     assert plan_places(config_of(a_config()), defaults, {}) == Places(
-        Path("/d"), Path("/d/logs"), Path("/d/s.sock"), Path("/d/keys.json")
+        Path("/d"), Path("/d/logs"), Path("/d/s.sock"), Path("/d/keys.json"), Path("/d/models")
     )
     assert plan_places(config_of(a_config(tail=tail)), defaults, {}) == Places(
-        Path("/c"), Path("/c/logs"), Path("/c/x.sock"), Path("/k/k.json")
+        Path("/c"), Path("/c/logs"), Path("/c/x.sock"), Path("/k/k.json"), Path("/c/models")
     )
 
 

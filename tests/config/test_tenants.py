@@ -58,7 +58,7 @@ def test_another_quota_is_a_change_of_the_daemon_and_another_order_of_its_pool()
     old = config_of(a_config(tail=ACME))
     new = config_of(a_config(a_pool("queue: { order: fair }"), tail=ACME.replace("jobs: 4", "jobs: 5")))
 
-    assert diff(old, new) == (PoolChanged("a", ("queue",)), DaemonChanged(("tenants",)))
+    assert diff(old, new) == (PoolChanged("a", ("queue.order",)), DaemonChanged(("tenants",)))
 
 
 def test_pools_of_one_set_agree_on_the_order_of_their_queue() -> None:

@@ -10,12 +10,23 @@ from supervisor.core import effects as ef
 from supervisor.core import events as ev
 from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.tasks import Outcome, Task
+from tests.core.lease_watch import LeaseWatch
 from tests.core.ledger import Ledger, demand
 from tests.core.session_watch import SessionWatch
 from tests.core.tenant_watch import TenantWatch
 from tests.core.trust_watch import TrustWatch
 from tests.core.worker_watch import WorkerWatch
 
+Operation = (
+    ev.RolloutRequested
+    | ev.RolloutPromoted
+    | ev.RolloutAborted
+    | ev.RollbackRequested
+    | ev.CanaryShared
+    | ev.PoolsChanged
+    | ev.LeaseRequested
+)
+Answer = ef.AnswerAccepted | ef.AnswerRefused | ef.AnswerCancelled | ef.AnswerRollout | ef.AnswerLease
 RunEnd = ev.RunFinished | ev.RunFailed | ev.RunAborted
 
 
@@ -42,6 +53,7 @@ class Oracle:
         self._host = host or HostPlan()
         self._ledger = ledger
         self._watch = WorkerWatch(plans)
+        self._leases = LeaseWatch(self._watch.workers)
         self._sessions = SessionWatch(plans, self._host)
         self._tenants = TenantWatch(plans, self._host)
         self._trust = TrustWatch(tuple(plan.pool_id for plan in plans))
@@ -59,6 +71,10 @@ class Oracle:
         self._now = now_ms
         self._sessions.note_event(event, now_ms)
         self._tenants.note_event(event, now_ms)
+        self._leases.note_event(event)
+        if isinstance(event, Operation):
+            self._note_rollout(event)
+            return
         match event:
             case ev.TaskSubmitted(task=task):
                 self._open_tickets.add(task.job_id)
@@ -80,6 +96,15 @@ class Oracle:
                 self._end_run(event)
             case _:
                 self._watch.note_event(event)
+
+    def _note_rollout(self, event: Operation) -> None:
+        self._open_tickets.add(event.ticket)
+        self._watch.note_event(event)
+        if isinstance(event, ev.RolloutRequested):
+            self._trust.learn(event.plan.pool_id)
+        if isinstance(event, ev.PoolsChanged):
+            for plan in event.added:
+                self._trust.learn(plan.pool_id)
 
     def _note_disk(self, event: ev.AcceptsCommitted | ev.AcceptsFailed) -> None:
         for job_id in event.job_ids:
@@ -113,6 +138,8 @@ class Oracle:
             match effect:
                 case ef.AnswerAccepted() | ef.AnswerRefused() | ef.AnswerCancelled():
                     self._answer(effect)
+                case ef.AnswerRollout() | ef.AnswerLease():
+                    self._answer(effect)
                 case ef.CommitAccept() | ef.CommitFinish() | ef.Forget():
                     self._write(effect)
                 case ef.StartRun():
@@ -132,11 +159,12 @@ class Oracle:
                 case _:
                     pass
             self._watch.note_effect(effect, self._now)
+            self._leases.note_effect(effect)
             self._sessions.note_effect(effect)
             self._tenants.note_effect(effect)
         self._trust.check()
 
-    def _answer(self, effect: ef.AnswerAccepted | ef.AnswerRefused | ef.AnswerCancelled) -> None:
+    def _answer(self, effect: Answer) -> None:
         is_open = effect.ticket in self._open_tickets
         demand(that=is_open, sentence=f"{effect.ticket} is answered twice, or was never asked")
         self._open_tickets.remove(effect.ticket)
@@ -147,7 +175,7 @@ class Oracle:
             case ef.AnswerRefused(refused=refused):
                 has_hint = not refused.is_retriable or bool(refused.retry_after_ms)
                 demand(that=has_hint, sentence=f"{refused} has no hint when to retry")
-            case ef.AnswerCancelled():
+            case ef.AnswerCancelled() | ef.AnswerRollout() | ef.AnswerLease():
                 pass
 
     def _write(self, effect: ef.CommitAccept | ef.CommitFinish | ef.Forget) -> None:

@@ -82,15 +82,20 @@ class SessionWatch:
         self._now = now_ms
         for life in [life for life in self._lives.values() if life.expires_ms <= now_ms]:
             self._end(life)
+        new = event.added if isinstance(event, ev.PoolsChanged) else ()
+        if isinstance(event, ev.RolloutRequested):
+            new = (event.plan,)
+        for plan in new:
+            self._workers.setdefault(plan.pool_id, Worker(plan))
         match event:
             case ev.EngineInspected(pool_id=pool_id, incarnation=incarnation):
                 worker = self._workers[pool_id]
                 if worker.incarnation == incarnation:
                     worker.slots, worker.version = event.slots, event.engine_version
             case ev.DrainRequested(pool_id=pool_id):
-                self._leave(self._workers[pool_id], is_drained=True)
+                self._drain(pool_id, is_drained=True)
             case ev.ResumeRequested(pool_id=pool_id):
-                self._workers[pool_id].is_drained = False
+                self._drain(pool_id, is_drained=False)
             case ev.SessionEndRequested(tenant=tenant, session=session):
                 if (ended := self._lives.get((tenant, session))) is not None:
                     self._forget(ended)
@@ -199,6 +204,18 @@ class SessionWatch:
             life = self._lives[key] = Life(key, self._now + self._host.session_ttl_ms)
         self._lives.move_to_end(key)
         return life
+
+    def _drain(self, pool_id: str, *, is_drained: bool) -> None:
+        for worker in self._of(pool_id):
+            if is_drained:
+                self._leave(worker, is_drained=True)
+            else:
+                worker.is_drained = False
+
+    def _of(self, pool_id: str) -> list[Worker]:
+        """All revisions of a pool, by the name of any."""
+        name = pool_id.partition("+")[0]
+        return [worker for worker in self._workers.values() if worker.plan.public_id == name]
 
     # Judgement
 

@@ -162,8 +162,8 @@ def test_a_run_that_breaks_while_it_is_cancelled_never_counts() -> None:
     assert (trust(stage), stage.replica().breaker.streak) == (Trust.CLOSED, 0)
 
 
-def stall(stage: Stage, name: str) -> None:
-    effects = stage.answer_aborts(stage.give(ev.RunStalled(stage.run_of(name), "idle")))
+def stall(stage: Stage, name: str, *, tokens: int = 0) -> None:
+    effects = stage.answer_aborts(stage.give(ev.RunStalled(stage.run_of(name), "idle")), emitted=tokens)
     for asked in only(effects, ef.ConfirmSlotIdle):
         stage.give(ev.SlotsSeenIdle(asked.pool_id, asked.incarnation, (asked.run_id,)))
 
@@ -172,7 +172,7 @@ def test_stalls_count() -> None:
     stage = ready_stage()
     for number in range(STREAK_MAX):
         submit(stage, f"s{number}")
-        stall(stage, f"s{number}")
+        stall(stage, f"s{number}", tokens=1)
 
     assert (trust(stage), stage.replica().breaker.cause) == (Trust.OPEN, "The engine stopped giving tokens.")
 

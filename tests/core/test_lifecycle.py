@@ -24,6 +24,10 @@ NEXT: dict[Move, tuple[Phase, ...]] = {
     Move.BACK_OFF: (Phase.BACKOFF, Phase.BROKEN),
     Move.STOP_AND_RETRY: (Phase.STOPPING,),
     Move.STOP_UNPLACED: (Phase.STOPPING,),
+    Move.STOP_TO_REST: (Phase.STOPPING,),
+    Move.REST: (Phase.RESTING,),
+    Move.WAKE: (Phase.IDLE,),
+    Move.REROUTE_TO_REST: (Phase.RESTING,),
     Move.STOP_FOR_GOOD: (Phase.STOPPING,),
     Move.CLEAN_UP: (Phase.STOPPING,),
     Move.UNPLACE: (Phase.UNPLACED,),
@@ -108,7 +112,10 @@ def test_a_process_whose_device_is_gone_is_stopped(phase: Phase) -> None:
     assert decide(phase, Signal.DEVICES_MISSING) is Move.STOP_UNPLACED
 
 
-@pytest.mark.parametrize("phase", sorted(set(Phase) - {*PROCESS, Phase.STOPPING, Phase.UNPLACED, Phase.OFF}))
+WITHOUT_PROCESS = set(Phase) - {*PROCESS, Phase.STOPPING, Phase.UNPLACED, Phase.RESTING, Phase.OFF}
+
+
+@pytest.mark.parametrize("phase", sorted(WITHOUT_PROCESS))
 def test_without_a_process_a_missing_device_only_unplaces(phase: Phase) -> None:
     assert decide(phase, Signal.DEVICES_MISSING) is Move.UNPLACE
 
@@ -144,3 +151,12 @@ def test_a_stop_that_was_begun_is_never_begun_again() -> None:
     stops = {Move.STOP_AND_RETRY, Move.STOP_UNPLACED, Move.STOP_FOR_GOOD, Move.CLEAN_UP}
 
     assert not stops & {decide(Phase.STOPPING, signal) for signal in Signal}
+
+
+@pytest.mark.parametrize("signal", sorted(set(Signal) - {Signal.WAKE, Signal.HALT}))
+def test_what_rests_is_begun_by_nothing_but_its_call(signal: Signal) -> None:
+    assert isinstance(decide(Phase.RESTING, signal), Ignored)
+
+
+def test_what_rests_looks_for_its_device_again_when_it_is_woken() -> None:
+    assert decide(Phase.RESTING, Signal.WAKE) is Move.WAKE

@@ -100,10 +100,10 @@ def tell(story: Story) -> Callable[[], None]:
     oracle = Oracle((make_plan(queue_capacity=1),), Ledger())
 
     def hear(part: ev.Event | ef.Effect) -> None:
-        if type(part).__module__ == ev.__name__:
-            oracle.note_event(part, 0.0)  # type: ignore[arg-type]  # the module says which union it is of
+        if isinstance(part, ev.Event):
+            oracle.note_event(part, 0.0)
         else:
-            oracle.note_effects([part])  # type: ignore[list-item]  # as above
+            oracle.note_effects([part])
 
     for part in story[:-1]:
         hear(part)

@@ -12,9 +12,11 @@ from supervisor.core import events as ev
 from supervisor.core.plan import ClassBounds, PoolPlan
 from supervisor.core.rates import BUCKETS_MAX, GRACE_MS, PROMISES_PER_BUCKET_MAX, Rates
 from supervisor.core.refusals import Refused
+from supervisor.core.revisions import RolloutKind
 from supervisor.core.tasks import Task
 from supervisor.wire.codes import Code, Priority, Reason
 from tests.core.builders import Stage, make_plan, make_task, only, ready_stage
+from tests.core.rollout_stage import rollout_stage, share
 
 MANY = 100_000
 
@@ -244,6 +246,52 @@ def test_replicas_share_a_bucket_also_while_their_engine_is_upgraded() -> None:
 
     assert len({replica.set_id for replica in stage.core.state.replicas.values()}) == 2
     assert [answer is None for answer in answers] == [True, False, False]
+
+
+@pytest.mark.orch("ORCH-3006")
+@pytest.mark.parametrize("kind", [RolloutKind.RELOAD, RolloutKind.CONFIG, RolloutKind.CANARY])
+def test_another_revision_goes_on_with_the_buckets_of_the_pool(kind: RolloutKind) -> None:
+    stage = rollout_stage(limited(0.001, 2))
+    send(stage, "a")
+    canary = share(10_000) if kind is RolloutKind.CANARY else None
+    stage.begin(kind, canary=canary, classes=stage.replica().plan.classes, slots=9)
+    stage.come_up("p0+2")
+
+    answers = [send(stage, name) for name in ("b", "c")]
+
+    assert stage.task("b").set_id == stage.replica("p0+2").set_id
+    assert [answer is None for answer in answers] == [True, False]
+
+
+@pytest.mark.orch("ORCH-3006")
+def test_after_a_restart_pools_of_one_alias_share_their_buckets_though_their_models_differ() -> None:
+    stage = ready_stage(
+        limited(0.001, 1, "p0"), limited(0.001, 1, "p1", devices=(1,), model_digest="sha256:" + "d" * 64)
+    )
+    send(stage, "a")
+
+    assert hint_of(send(stage, "b")) > 0
+
+
+def test_another_model_in_the_place_of_a_pool_has_buckets_of_its_own() -> None:
+    stage = rollout_stage(limited(0.001, 1))
+    send(stage, "a")
+    refs = frozenset({"x"})
+    stage.begin(RolloutKind.CONFIG, classes=stage.replica().plan.classes, model_ref="x", model_refs=refs)
+    stage.come_up("p0+2")
+
+    assert send(stage, "b", model_ref="x") is None
+
+
+def test_another_limit_holds_for_the_next_task() -> None:
+    stage = rollout_stage(limited(0.001, 1))
+    send(stage, "a")
+    assert hint_of(send(stage, "b")) > 0
+
+    stage.give(ev.PoolsChanged(ticket="c", generation=2, tuned=(limited(10, 1),)))
+
+    assert send(stage, "b") is None
+    assert hint_of(send(stage, "c")) == 100
 
 
 # The table

@@ -32,8 +32,13 @@ class TrustWatch:
         """A new process is a new beginning."""
         self._standings[effect.pool_id] = Standing(effect.incarnation)
 
+    def learn(self, pool_id: str) -> None:
+        """Another revision of a pool."""
+        self._standings.setdefault(pool_id, Standing())
+
     def resume(self, pool_id: str) -> None:
-        self._standings[pool_id].is_resumed = True
+        for key, standing in self._standings.items():
+            standing.is_resumed |= key.partition("+")[0] == pool_id.partition("+")[0]
 
     def end_run(self, effect: ef.StartRun, event: ev.RunFinished | ev.RunFailed, *, is_cancelled: bool) -> None:
         """A run of a Ready worker ended by itself."""

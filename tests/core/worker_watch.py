@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from supervisor.core import effects as ef
 from supervisor.core import events as ev
+from supervisor.core.faults import XID_OFF_THE_BUS
 from supervisor.core.plan import PoolPlan
 from supervisor.core.restart import STARTS_MAX, STARTS_WINDOW_MS
 from tests.core.ledger import demand
@@ -14,6 +15,9 @@ STEPS: dict[type[ef.Effect], tuple[str, str]] = {
     ef.RunSelfTest: ("inspecting", "testing"),
 }
 
+ASKS = "asks for a recovery"
+OF_LINKS_ALONE = (3, 5)
+"""Recovery actions that leave a GPU to work that does not span several."""
 BEFORE_A_PROCESS = ("nothing", "verifying", "measuring")
 
 
@@ -31,6 +35,7 @@ class Worker:
     starts: list[float] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
     is_drained: bool = False
+    devices: tuple[str, ...] = ()
 
     def is_at(self, incarnation: int, last: str) -> bool:
         return self.incarnation == incarnation and self.last == last
@@ -46,22 +51,72 @@ class WorkerWatch:
     def __init__(self, plans: tuple[PoolPlan, ...]) -> None:
         self.workers = {plan.pool_id: Worker(plan) for plan in plans}
         self._present: set[str] | None = None
+        self._unwell: dict[str, str] = {}
+        self._stand_ins: set[str] = set()
 
     # Events
 
     def note_event(self, event: ev.Event) -> None:
         match event:
             case ev.DevicesSeen(devices=devices):
-                self._present = {device.uuid for device in devices}
+                self._note_devices(devices)
+            case ev.DeviceFaulted(uuid=uuid, fault=fault) if fault == XID_OFF_THE_BUS:
+                self._unwell[uuid] = "fell off the bus"
+            case ev.DriverWasReset(uuids=uuids):
+                for uuid in uuids:
+                    self._unwell.pop(uuid, None)
             case ev.DrainRequested(pool_id=pool_id):
-                self.workers[pool_id].is_drained = True
+                self._drain(pool_id, is_drained=True)
             case ev.ResumeRequested(pool_id=pool_id):
-                self.workers[pool_id].is_drained = False
-                self.workers[pool_id].starts.clear()  # an operator may start a worker as often as he likes
+                self._drain(pool_id, is_drained=False)
+            case ev.LeaseRequested() | ev.IntentRestored() | ev.RolloutRequested() | ev.PoolsChanged():
+                self._note_wish(event)
             case ev.EngineInspected() | ev.EngineTested() | ev.StepFailed() | ev.EngineStopped() | ev.SlotsSeenIdle():
                 self._note_report(self.workers[event.pool_id], event)
             case _:
                 pass
+
+    def _note_wish(self, event: ev.LeaseRequested | ev.IntentRestored | ev.RolloutRequested | ev.PoolsChanged) -> None:
+        leases = event.intent.leases if isinstance(event, ev.IntentRestored) else ()
+        match event:
+            case ev.LeaseRequested(note=note):
+                leases = (note,)
+            case ev.IntentRestored(intent=intent):
+                for pool_id in intent.drained:
+                    self._drain(pool_id, is_drained=True)
+            case ev.RolloutRequested(plan=plan):
+                self._learn(plan)
+            case ev.PoolsChanged(added=added):
+                for plan in added:
+                    self._learn(plan)
+                    self._drain(plan.pool_id, is_drained=False)  # under its old name it is another pool
+        self._stand_ins |= {note.drain_to for note in leases if note.drain_to is not None}
+
+    def _drain(self, pool_id: str, *, is_drained: bool) -> None:
+        for worker in self._of(pool_id):
+            worker.is_drained = is_drained
+            if not is_drained:
+                worker.starts.clear()  # an operator may start a worker as often as he likes
+
+    def _learn(self, plan: PoolPlan) -> None:
+        is_drained = any(worker.is_drained for worker in self._of(plan.public_id))
+        self.workers.setdefault(plan.pool_id, Worker(plan, is_drained=is_drained))
+
+    def _of(self, pool_id: str) -> list[Worker]:
+        """All revisions of a pool, by the name of any."""
+        name = pool_id.partition("+")[0]
+        return [worker for worker in self.workers.values() if worker.plan.public_id == name]
+
+    def _note_devices(self, devices: tuple[ev.DeviceSeen, ...]) -> None:
+        """A GPU that fell off is well once it was gone; one that asks for a recovery, once it asks for none."""
+        self._present = {device.uuid for device in devices}
+        for uuid in self._unwell.keys() - self._present:
+            del self._unwell[uuid]
+        for device in devices:
+            if device.recovery and device.recovery not in OF_LINKS_ALONE:
+                self._unwell.setdefault(device.uuid, ASKS)
+            elif self._unwell.get(device.uuid) == ASKS:
+                del self._unwell[device.uuid]
 
     def _note_report(
         self,
@@ -115,10 +170,12 @@ class WorkerWatch:
         worker.freeing.clear()
 
     def _spawn(self, worker: Worker, devices: tuple[str, ...], now_ms: float) -> None:
-        name = worker.plan.pool_id
+        name, worker.devices = worker.plan.pool_id, devices
         worker.step("measuring", "spawning")
         demand(that=len(devices) == len(worker.plan.devices), sentence=f"{name}: {devices} is not its mask")
         demand(that=set(devices) <= (self._present or set()), sentence=f"{name} is spawned on a missing GPU")
+        unwell = [f"{uuid} {self._unwell[uuid]}" for uuid in devices if uuid in self._unwell]
+        demand(that=not unwell, sentence=f"{name} is spawned, and {unwell}")
         worker.starts = [at for at in worker.starts if at > now_ms - STARTS_WINDOW_MS] + [now_ms]
         demand(that=len(worker.starts) <= STARTS_MAX, sentence=f"{name}: {len(worker.starts)} starts in five minutes")
 
@@ -135,9 +192,13 @@ class WorkerWatch:
         if task.is_strict and worker.slots > 1 and not worker.plan.is_batch_invariant:
             demand(that=not worker.runs and not worker.freeing, sentence=f"{name}: a strict task is not alone")
             worker.alone = effect.run_id
-        demand(that=task.model_ref in worker.plan.model_refs, sentence=f"{name}: another model")
+        demand(that=self._serves(worker, task.model_ref), sentence=f"{name}: another model")
         demand(that=worker.plan.ctx is None or task.ctx <= worker.plan.ctx, sentence=f"{name}: too small a context")
         worker.runs.add(effect.run_id)
+
+    def _serves(self, worker: Worker, model: str) -> bool:
+        """Under its own name, or in place of a pool whose GPU is lent."""
+        return model in worker.plan.model_refs or worker.plan.public_id in self._stand_ins
 
     def is_ready(self, pool_id: str, incarnation: int) -> bool:
         """Whether this process is the one that serves."""
@@ -154,5 +215,5 @@ class WorkerWatch:
 
     def room(self, model: str) -> int:
         """How many tasks may wait for a model: one queue per pool, and per version that the pool had."""
-        pools = [each for each in self.workers.values() if model in each.plan.model_refs]
+        pools = [each for each in self.workers.values() if self._serves(each, model)]
         return sum(each.plan.queue_capacity * len(each.versions) for each in pools)

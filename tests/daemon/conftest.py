@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.fake_nvml import nvml, nvml_library
+from tests.support.fault_watch import FaultWatch, Measure
 from tests.support.pools import a_model, a_pool
 
 __all__ = ["nvml", "nvml_library"]
@@ -16,16 +17,32 @@ MakeDaemon = Callable[..., Daemon]
 
 
 @pytest.fixture
-def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
-    """A daemon with the tiny model and, unless the test says otherwise, one pool on the real engine."""
+def make_daemon(tmp_path: Path, request: pytest.FixtureRequest, measured: Measure) -> Iterator[MakeDaemon]:
+    """A daemon with the tiny model and, unless the test says otherwise, one pool on the real engine.
+
+    What a fault must never leave behind is looked for after each test that injects one.
+    """
     made: list[Daemon] = []
+    watches: list[FaultWatch] = []
 
     def make(*pools: dict[str, Any], settings: dict[str, Any] | None = None, **options: Any) -> Daemon:
         config = {"pools": list(pools) or [a_pool()], "models": a_model(tmp_path), **(settings or {})}
         made.append(Daemon(tmp_path, config, **options))
+        if request.node.get_closest_marker("fault") is not None:
+            watches.append(FaultWatch(made[-1], measured))
+            made[-1].on_ready = watches[-1].note_ready
+            made[-1].silence = watches[-1].silence_allowed
         return made[-1]
 
     yield make
+    try:
+        for watch in reversed(watches):  # two may share a folder: the later one runs
+            watch.check()
+    finally:
+        _close(made)
+
+
+def _close(made: list[Daemon]) -> None:
     for daemon in made:
         daemon.close()
 

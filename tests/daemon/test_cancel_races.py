@@ -11,6 +11,7 @@ from tests.support.fast_pool import a_fast_pool
 RACES = 300
 
 
+@pytest.mark.fault("F49")
 @pytest.mark.orch("ORCH-3017", "ORCH-3026")
 def test_a_cancel_and_a_finish_make_one_end_and_no_late_token(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fast_pool(slots=64, queue={"capacity": 1_000})).start_ready()

@@ -69,23 +69,26 @@ def check_trouble_and_return(daemon: Daemon, break_disk: Callable[[], object], m
     assert daemon.status()["journal_writable"] is True
 
 
+@pytest.mark.fault("F11")
 def test_a_full_disk(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     with a_tmpfs(tmp_path / "disk", options="size=2m") as folder:
         daemon = make_daemon(a_fake_pool(), settings=on_disk(folder, tmp_path)).start_ready()
 
         check_trouble_and_return(daemon, lambda: fill_up(folder), (folder / "filler").unlink)
 
-        daemon.kill()
+        assert daemon.stop() == 0
 
 
+@pytest.mark.fault("F14")
 def test_a_disk_that_turns_read_only(make_daemon: MakeDaemon, tmp_path: Path, disk: BreakableDisk) -> None:
     daemon = make_daemon(a_fake_pool(), settings=on_disk(disk.path, tmp_path)).start_ready()
 
     check_trouble_and_return(daemon, disk.break_down, disk.repair)
 
-    daemon.kill()
+    assert daemon.stop() == 0
 
 
+@pytest.mark.fault("F13")
 def test_an_fsync_that_fails(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     library = build_preload(ROOT / "tests" / "support" / "fsync_fault.c", tmp_path / "fsync_fault.so")
     flag = tmp_path / "broken"
@@ -119,6 +122,7 @@ def test_an_end_that_never_reached_the_disk_is_proved_again_after_a_kill(
     assert (error.data["code"], error.data["reason"]) == ("WORKER_RESET", "determinism")
 
 
+@pytest.mark.fault("F12")
 def test_without_inodes_an_open_journal_goes_on_and_workers_come_back_with_them(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
@@ -136,4 +140,4 @@ def test_without_inodes_an_open_journal_goes_on_and_workers_come_back_with_them(
 
         assert served.end.name == "end"
         assert stream.end.name == "end"
-        daemon.kill()
+        assert daemon.stop() == 0

@@ -8,6 +8,7 @@ import pytest
 from tests.daemon.conftest import MakeDaemon
 from tests.support.daemon import Daemon
 from tests.support.fake_engine_script import Script
+from tests.support.fault_watch import Measure
 from tests.support.pools import a_fake_pool
 from tests.support.waiting import wait_until
 
@@ -22,13 +23,15 @@ def wait_state(daemon: Daemon, state: str, within_s: float = 60.0) -> dict[str, 
     return wait_until(look, within_s=within_s, what=f"state {state}")
 
 
+@pytest.mark.fault("F03")
 @pytest.mark.orch("ORCH-3053")
-def test_a_crash_loop_opens_the_breaker_and_says_why(make_daemon: MakeDaemon) -> None:
+def test_a_crash_loop_opens_the_breaker_and_says_why(make_daemon: MakeDaemon, measured: Measure) -> None:
     daemon = make_daemon(a_fake_pool(script=Script(exit_rc=1, exit_text="error: invalid argument: --no-such"))).start()
     pool = wait_state(daemon, "broken")
     refused = daemon.submit()
 
     spawned = [line for line in daemon.log_lines() if line["event"] == "worker spawning"]
+    measured("starts until the breaker", len(spawned), "")
     assert len(spawned) == 5
     assert pool["cause"].endswith("(breaker open)")
     assert pool["retry_in_ms"] > 500_000
@@ -36,6 +39,7 @@ def test_a_crash_loop_opens_the_breaker_and_says_why(make_daemon: MakeDaemon) ->
     assert daemon.engine_pids() == []
 
 
+@pytest.mark.fault("F48")
 @pytest.mark.parametrize(
     ("script", "cause"),
     [
@@ -58,6 +62,7 @@ def test_an_engine_that_answers_health_and_does_not_serve_is_not_ready(
     assert daemon.submit().status == 503
 
 
+@pytest.mark.fault("F04")
 @pytest.mark.orch("ORCH-3016")
 def test_an_engine_that_stops_in_mid_stream_is_noticed_and_replaced(make_daemon: MakeDaemon) -> None:
     pool = a_fake_pool(timeouts={"wall_ms": 60_000, "idle_ms": 500})
@@ -82,6 +87,7 @@ def test_the_wall_ends_a_task_that_runs_too_long(make_daemon: MakeDaemon) -> Non
     assert (stream.end.data["code"], stream.end.data["reason"]) == ("DECODE_TIMEOUT", "wall")
 
 
+@pytest.mark.fault("F06")
 @pytest.mark.parametrize("fault", ["garbage", "half_json", "bad_utf8", "long_line", "bad_chunk", "early", "error"])
 def test_garbage_ends_the_stream_with_a_typed_error_and_no_other(make_daemon: MakeDaemon, fault: str) -> None:
     daemon = make_daemon(a_fake_pool(determinism="best_effort")).start_ready()
@@ -94,12 +100,14 @@ def test_garbage_ends_the_stream_with_a_typed_error_and_no_other(make_daemon: Ma
     assert daemon.read_stream(daemon.accept(prompt="fine")).end.name == "end"
 
 
+@pytest.mark.fault("F06")
 def test_a_second_end_changes_nothing(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
 
     assert daemon.read_stream(daemon.accept(prompt="x [[double_end@4]]", max_tokens=4)).end.name == "end"
 
 
+@pytest.mark.fault("F52")
 def test_a_poison_task_ends_after_two_workers_and_takes_nobody_with_it(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
     poison = daemon.accept(prompt="x [[die@3]]")
@@ -114,6 +122,7 @@ def test_a_poison_task_ends_after_two_workers_and_takes_nobody_with_it(make_daem
     assert daemon.pool("tiny")["metrics"]["restarts_total"] == 2
 
 
+@pytest.mark.fault("F02")
 def test_a_best_effort_task_that_delivered_tokens_is_told_to_retry(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool(determinism="best_effort")).start_ready()
     stream = daemon.read_stream(daemon.accept(prompt="x [[die@3]]"))
@@ -155,6 +164,7 @@ def test_a_running_task_whose_last_reader_left_is_cancelled_after_the_grace(make
     assert daemon.wait_terminal(task_id)["result"]["finish_reason"] == "canceled"
 
 
+@pytest.mark.fault("F43")
 def test_a_second_sigterm_stops_at_once(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool(script=Script(ignore_sigterm=True))).start_ready()
     task_id = daemon.accept(prompt="x [[slow_ms@20]]", max_tokens=500)
@@ -171,6 +181,7 @@ def test_a_second_sigterm_stops_at_once(make_daemon: MakeDaemon) -> None:
     assert daemon.engine_pids() == []
 
 
+@pytest.mark.fault("F47")
 def test_what_an_engine_leaves_behind_is_swept(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool(script=Script(strays=("same_group", "own_session")))).start_ready()
     before = daemon.engine_pids()

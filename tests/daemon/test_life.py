@@ -34,6 +34,8 @@ def test_a_pool_is_ready_after_every_step_and_shows_each(make_daemon: MakeDaemon
         "process up",
         "engine health",
         "engine properties",
+        "model in use",
+        "residency",
         "minimal_decode",
         "cancel",
         "telemetry",
@@ -44,6 +46,7 @@ def test_a_pool_is_ready_after_every_step_and_shows_each(make_daemon: MakeDaemon
     assert daemon.ask("GET", "/readyz").status == 200
 
 
+@pytest.mark.fault("F02")
 @pytest.mark.orch("ORCH-3053")
 def test_a_crashed_worker_is_replaced_and_the_stream_has_no_seam(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
@@ -78,6 +81,7 @@ def test_sigterm_leaves_no_process_port_or_socket(daemon: Daemon) -> None:
     assert list((daemon.folder / "state").glob("worker-*")) == []
 
 
+@pytest.mark.fault("F43")
 @pytest.mark.engines
 def test_sigterm_lets_what_runs_come_to_its_end(daemon: Daemon) -> None:
     task_id = daemon.accept(max_tokens=480)

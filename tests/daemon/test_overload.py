@@ -22,6 +22,7 @@ def overloaded(make_daemon: MakeDaemon) -> Daemon:
     return daemon
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.orch("ORCH-3005", "ORCH-3025", "ORCH-3029")
 def test_who_comes_back_at_the_hint_is_let_in_and_starts_about_when_it_was_told(make_daemon: MakeDaemon) -> None:
     daemon = overloaded(make_daemon)

@@ -170,6 +170,7 @@ def test_the_deadline_goes_on_counting_while_no_daemon_runs(make_daemon: MakeDae
     assert (stream.end.data["code"], stream.end.data["reason"]) == ("DECODE_TIMEOUT", "deadline")
 
 
+@pytest.mark.fault("F51")
 @pytest.mark.orch("ORCH-3024")
 def test_a_storm_of_one_submit_is_one_job_also_over_a_restart(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
@@ -242,6 +243,7 @@ def test_a_best_effort_task_without_a_token_survives_its_engine(make_daemon: Mak
     assert end.name == "end", end
 
 
+@pytest.mark.fault("F52")
 def test_poison_ends_after_two_workers_and_the_tasks_behind_it_are_served(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
     poison = daemon.accept(prompt="x [[die@3]] [[slow_ms@100]]")

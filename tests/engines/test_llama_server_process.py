@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from adapters.base import (
@@ -299,6 +300,7 @@ def test_one_that_stands_still_is_ended_by_force(start: Start) -> None:
     with start() as process:
         process.wait_ready()
         os.killpg(process.child.pid, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(process.child.pid).status() == psutil.STATUS_STOPPED, what="a stop")
         sent = process.stop(ADAPTER.plan_stop())
         explained = process.explained()
 

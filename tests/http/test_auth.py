@@ -11,7 +11,8 @@ import pytest
 from supervisor.config.keys import Issued
 from supervisor.http.auth import Gate
 from supervisor.http.limits import Limits
-from supervisor.http.routes import ROUTES, Route, routes_on_tcp
+from supervisor.http.route import Route
+from supervisor.http.routes import ROUTES, routes_on_tcp
 from supervisor.http.server import HttpServer
 from supervisor.runtime.audit import Audit
 from supervisor.runtime.key_ring import KeyRing

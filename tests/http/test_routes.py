@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.http.routes import ROUTES, Reach, Route
+from supervisor.http.route import Reach, Route
+from supervisor.http.routes import ROUTES
 from tests.http.conftest import Serve
 from tests.support.memory_service import MemoryService, submit_body
 from tests.support.rawhttp import RawClient
@@ -41,7 +42,17 @@ async def test_the_document_is_the_router_on_both_listeners(serve: Serve, tmp_pa
 
     assert [documented(document) for document in documents] == answering
     assert answering[1] == {(route.method, route.path) for route in ROUTES}
-    assert answering[1] - answering[0] == {("GET", "/v1/pools/{id}/logs"), ("GET", "/v1/status")}
+    assert answering[1] - answering[0] == {
+        ("GET", "/v1/pools/{id}/logs"),
+        ("GET", "/v1/status"),
+        ("GET", "/v1/leases"),
+        ("POST", "/v1/leases"),
+        ("GET", "/v1/leases/{id}"),
+        ("DELETE", "/v1/leases/{id}"),
+        ("POST", "/v1/plan"),
+        ("GET", "/v1/upgrade"),
+        ("POST", "/v1/upgrade"),
+    }
 
 
 async def test_the_document_publishes_every_bound(client: RawClient) -> None:

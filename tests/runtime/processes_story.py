@@ -29,15 +29,15 @@ class Exits:
     """Remembers who ended, and how."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, int]] = []
+        self.seen: list[tuple[int, int | None]] = []
         self._news = asyncio.Event()
 
-    def __call__(self, pid: int, returncode: int) -> None:
+    def __call__(self, pid: int, returncode: int | None) -> None:
         """The callback of a spawn."""
         self.seen.append((pid, returncode))
         self._news.set()
 
-    async def first(self) -> tuple[int, int]:
+    async def first(self) -> tuple[int, int | None]:
         """The first exit, waited for."""
         async with asyncio.timeout(20):
             await self._news.wait()

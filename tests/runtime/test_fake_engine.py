@@ -118,6 +118,7 @@ async def test_an_end_at_the_start_has_its_status_and_its_words(
 ) -> None:
     async with processes() as every, worker(every, FakeServer(tmp_path, script), is_ready=False) as engine:
         _, returncode = await engine.exits.first()
+        assert returncode is not None
         explanation = ADAPTER.explain_exit(returncode, engine.last_words())
 
     assert returncode == status
@@ -129,6 +130,7 @@ async def test_a_missing_model_is_said_as_llamacpp_says_it(tmp_path: Path) -> No
     server.model.unlink()
     async with processes() as every, worker(every, server, is_ready=False) as engine:
         _, returncode = await engine.exits.first()
+        assert returncode is not None
         explanation = ADAPTER.explain_exit(returncode, engine.last_words())
 
     assert explanation.kind in {ExitKind.MODEL_MISSING, ExitKind.MODEL_BAD}
@@ -139,6 +141,7 @@ async def test_a_taken_port_is_said_as_llamacpp_says_it(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         async with processes() as every, worker(every, FakeServer(tmp_path), port=port, is_ready=False) as engine:
             _, returncode = await engine.exits.first()
+            assert returncode is not None
             explanation = ADAPTER.explain_exit(returncode, engine.last_words())
 
     assert (returncode, explanation.kind) == (1, ExitKind.PORT_IN_USE)
@@ -155,6 +158,7 @@ async def test_a_death_in_the_middle_of_an_answer_follows_its_tokens(
     async with processes() as every, worker(every, server) as engine:
         reader = await engine.complete(call("go on"))
         _, returncode = await engine.exits.first()
+        assert returncode is not None
         explanation = ADAPTER.explain_exit(returncode, engine.last_words())
 
     assert [type(item).__name__ for item in reader.decoded] == ["Token", "Token", "Token", "EngineError"]

@@ -19,8 +19,8 @@ HANDLE = "nvmlDeviceGetHandleByIndex_v2"
 MEMORY = "nvmlDeviceGetMemoryInfo"
 UTILIZATION = "nvmlDeviceGetUtilizationRates"
 CAPABILITY = "nvmlDeviceGetCudaComputeCapability"
-SMALL = FakeGpu("GPU-aaaa", 24_576, 1_000, 37, (8, 9), "NVIDIA Fake 4090")
-LARGE = FakeGpu("GPU-bbbb", 81_920, 5_000, 0, (9, 0), "NVIDIA Fake H100")
+SMALL = FakeGpu("GPU-aaaa", 24_576, 1_000, 37, (8, 9), "NVIDIA Fake 4090", lists_processes=True)
+LARGE = FakeGpu("GPU-bbbb", 81_920, 5_000, 0, (9, 0), "NVIDIA Fake H100", lists_processes=True)
 
 
 async def test_every_gpu_is_listed_with_its_figures(nvml: FakeNvml) -> None:
@@ -33,7 +33,11 @@ async def test_every_gpu_is_listed_with_its_figures(nvml: FakeNvml) -> None:
             Device("GPU-aaaa", 0, "NVIDIA Fake 4090", 24_576, (8, 9)),
             Device("GPU-bbbb", 1, "NVIDIA Fake H100", 81_920, (9, 0)),
         ),
-        samples={"GPU-aaaa": DeviceSample(1_000, 23_576, 37), "GPU-bbbb": DeviceSample(5_000, 76_920, 0)},
+        samples={
+            "GPU-aaaa": DeviceSample(1_000, 23_576, 37, processes=()),
+            "GPU-bbbb": DeviceSample(5_000, 76_920, 0, processes=()),
+        },
+        driver_version="580.00.00",
     )
     assert inventory.trouble is None
 
@@ -42,11 +46,11 @@ async def test_figures_are_read_anew_each_time(nvml: FakeNvml) -> None:
     nvml.set(SMALL)
     async with GpuProbe(nvml.env()) as probe:
         before = await probe.look()
-        nvml.set(FakeGpu("GPU-aaaa", 24_576, 20_000, 99))
+        nvml.set(FakeGpu("GPU-aaaa", 24_576, 20_000, 99, lists_processes=True))
         after = await probe.look()
 
     assert before.samples["GPU-aaaa"].vram_free_mib == 23_576
-    assert after.samples["GPU-aaaa"] == DeviceSample(20_000, 4_576, 99)
+    assert after.samples["GPU-aaaa"] == DeviceSample(20_000, 4_576, 99, processes=())
 
 
 @pytest.mark.orch("ORCH-1101")
@@ -54,7 +58,7 @@ async def test_a_driver_without_gpus_is_an_answer_and_not_a_failure(nvml: FakeNv
     async with GpuProbe(nvml.env()) as probe:
         inventory = await probe.look()
 
-    assert inventory == Inventory()
+    assert inventory == Inventory(driver_version="580.00.00")
     assert inventory.trouble == "no NVIDIA GPU was found"
 
 
@@ -69,7 +73,8 @@ async def test_a_driver_without_gpus_is_an_answer_and_not_a_failure(nvml: FakeNv
         (15, GpuTrouble.GPU_LOST, "a GPU fell off the bus"),
         (16, GpuTrouble.RESET_REQUIRED, "a GPU needs a reset"),
         (18, GpuTrouble.VERSION_MISMATCH, "upgraded"),
-        (999, GpuTrouble.UNKNOWN, "code 999"),
+        (17, GpuTrouble.UNKNOWN, "code 17"),
+        (999, GpuTrouble.ACCESS_LOST, "code 999"),
     ],
 )
 async def test_each_return_code_has_its_word_and_recovers_without_a_restart(
@@ -96,7 +101,7 @@ async def test_access_lost_while_running_is_a_failed_look_and_then_a_fresh_start
         nvml.set(LARGE)
         recovered = await probe.look()
 
-    assert failed.kind is GpuTrouble.UNKNOWN
+    assert failed.kind is GpuTrouble.ACCESS_LOST
     assert [device.uuid for device in recovered.devices] == ["GPU-bbbb"], "only a new nvmlInit lists the GPUs again"
 
 
@@ -117,7 +122,8 @@ async def test_one_gpu_in_trouble_leaves_the_others_usable(
     async with GpuProbe(nvml.env()) as probe:
         inventory = await probe.look()
 
-    assert inventory.unusable == (UnusableDevice(0, kind, cause),)
+    uuid = None if function == HANDLE else "GPU-aaaa"
+    assert inventory.unusable == (UnusableDevice(0, kind, cause, uuid),)
     assert [device.uuid for device in inventory.devices] == ["GPU-bbbb"]
     assert inventory.cause is None
     assert inventory.trouble == cause

@@ -88,6 +88,7 @@ def test_garbage_is_set_aside_and_replaced(tmp_path: Path, content: bytes) -> No
     _check_usable(path)
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.5, 0.9, 0.999])
 def test_a_cut_file_gives_back_whole_tasks_only(damaged: Path, share: float) -> None:
     size = round(damaged.stat().st_size * share)
@@ -102,6 +103,7 @@ def test_a_cut_file_gives_back_whole_tasks_only(damaged: Path, share: float) -> 
     _check_intact(restored)
 
 
+@pytest.mark.fault("F10")
 def test_one_spoiled_page_costs_only_its_own_tasks(damaged: Path) -> None:
     with damaged.open("r+b") as file:
         file.seek(100 * PAGE)
@@ -125,6 +127,7 @@ def _body_of(job_id: str) -> bytes:
     return next(accept.body for accept in accepts if accept.job_id == job_id)
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("needle", [_body_of("job-101")[20:60], b"task-of-job-101"])
 def test_a_flipped_bit_in_a_waiting_task_is_found_and_costs_that_task(damaged: Path, needle: bytes) -> None:
     _flip_a_bit(damaged, needle)

@@ -42,6 +42,10 @@ class Engine:
             boot_id=current_boot_id(),
             port=40_001,
             api_key=KEY,
+            mark="mark",
+            engine="llamacpp",
+            devices=("GPU-1",),
+            model_digest="sha256:11",
             launch_digest="sha256:00",
         )
 

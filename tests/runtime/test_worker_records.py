@@ -23,6 +23,10 @@ def a_record(pool_id: str = "pool-a", incarnation: int = 1, **changes: object) -
         boot_id=worker_records.current_boot_id(),
         port=40_001,
         api_key="the-key-of-this-worker",
+        mark="mark",
+        engine="llamacpp",
+        devices=("GPU-1",),
+        model_digest="sha256:11",
         launch_digest="sha256:00",
     )
     return msgspec.structs.replace(record, **changes)

@@ -105,6 +105,8 @@ class Crowd:
             self._world.fated(dice.uniform(0, 10_000), lambda: self._leave(task_id))
 
     def _hear_no(self, effect: ef.AnswerRefused) -> None:
+        if effect.ticket not in self._open:
+            return  # what an operator asked
         task_id = self._open.pop(effect.ticket)
         self._tries[task_id] = self._tries.get(task_id, 0) + 1
         if effect.refused.is_retriable and self._tries[task_id] < TRIES_MAX:

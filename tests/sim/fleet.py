@@ -7,6 +7,7 @@ from supervisor.core import effects as ef
 from supervisor.core import events as ev
 from supervisor.core.plan import PoolPlan
 from tests.sim.fates import End, Fate, WorkerLot, draw_worker
+from tests.sim.memory import Memory, pid_of
 from tests.sim.streams import Run, Streams
 from tests.sim.world import World
 
@@ -14,6 +15,7 @@ CTX = 4096
 REPEAT_SHARE = 0.08
 STALE_MS_MAX = 20_000.0
 SHORT_SHARE = 0.1
+SILENT_SHARE = 0.3
 
 Key = tuple[str, int]
 
@@ -31,8 +33,8 @@ class Worker:
 class Fleet:
     """All workers of the living daemon, by pool and incarnation."""
 
-    def __init__(self, world: World, streams: Streams) -> None:
-        self._world, self._streams = world, streams
+    def __init__(self, world: World, streams: Streams, memory: Memory) -> None:
+        self._world, self._streams, self._memory = world, streams, memory
         self._plans: dict[str, PoolPlan] = {plan.pool_id: plan for plan in world.plans}
         self.versions = dict.fromkeys(self._plans, "b100")
         self.workers: dict[Key, Worker] = {}
@@ -44,11 +46,18 @@ class Fleet:
             ef.AwaitHealth: self._await_health,
             ef.InspectEngine: self._inspect,
             ef.RunSelfTest: self._test,
+            ef.ProbeEngine: self._probe,
             ef.StopEngine: self._stop,
             ef.StartRun: self._start_run,
             ef.ConfirmSlotIdle: self._confirm_idle,
             ef.CountTokens: self._count_tokens,
+            ef.ProbeIdleEngine: self._probe_idle,
         }
+
+    def learn(self, plan: PoolPlan) -> None:
+        """Another revision of a pool, which may be started."""
+        self._plans[plan.pool_id] = plan
+        self.versions[plan.pool_id] = "b100"
 
     def calm(self) -> None:
         self.is_stormy = self._streams.is_stormy = False
@@ -90,8 +99,12 @@ class Fleet:
     def _measure(self, effect: ef.MeasureRoom) -> None:
         key, dice = (effect.pool_id, effect.incarnation), self._world.dice
         is_short = self.is_stormy and dice.random() < SHORT_SHARE
-        rooms = tuple(ev.DeviceRoom(uuid, 80_000, 1_000 if is_short else 79_000, 8_000) for uuid in effect.devices)
-        self._report_step(key, ev.RoomMeasured(*key, rooms, 64_000, 1_000), dice.uniform(1, 100))
+        measured = self._memory.look(key, effect.devices, self._recipe_of(effect.pool_id), is_short=is_short)
+        self._report_step(key, measured, dice.uniform(1, 100))
+
+    def _recipe_of(self, pool_id: str) -> str:
+        plan = self._plans[pool_id]
+        return f"{plan.model_digest} {plan.ctx} {plan.slots} {len(plan.devices)}"
 
     def _spawn(self, effect: ef.SpawnEngine) -> None:
         key = (effect.pool_id, effect.incarnation)
@@ -102,9 +115,14 @@ class Fleet:
                 self._report(ev.StepFailed(*key, "no such file"))
                 return
             worker.is_alive = True
-            self._report(ev.EngineSpawned(*key, pid=1_000 + key[1], port=9_000 + key[1]))
-            if worker.lot.fate is Fate.CRASH_AT_LOAD:
-                self._world.after(worker.lot.load_ms, lambda: self.die(key))
+            has_room = self._memory.take(key, effect.devices, self._recipe_of(effect.pool_id))
+            self._report(ev.EngineSpawned(*key, pid=pid_of(key), port=9_000 + key[1]))
+            self._report(self._memory.tell())
+            if not has_room:
+                self.die(key, "oom_vram")
+            elif worker.lot.fate is Fate.CRASH_AT_LOAD:
+                kind = self._memory.draw_end()
+                self._world.after(worker.lot.load_ms, lambda: self.die(key, kind))
 
         self._world.after(self._world.dice.uniform(2, 100), happen)
 
@@ -132,6 +150,13 @@ class Fleet:
         if worker.lot.fate is Fate.CRASH_LATER:
             self._world.after(took_ms + worker.lot.crash_after_ms, lambda: self.die(key))
 
+    def _probe(self, effect: ef.ProbeEngine) -> None:
+        """After a fault of its GPU a worker gives a token, or none any more."""
+        dice = self._world.dice
+        is_silent = self.is_stormy and dice.random() < SILENT_SHARE
+        event = ev.EngineProbed(effect.pool_id, effect.incarnation, "no token came" if is_silent else None)
+        self._report(event, dice.uniform(1, 5_000))
+
     def _stop(self, effect: ef.StopEngine) -> None:
         key = (effect.pool_id, effect.incarnation)
         worker = self.workers[key]
@@ -139,6 +164,7 @@ class Fleet:
 
         def happen() -> None:
             worker.is_alive = False
+            self._memory.give_back(key)
             self.workers.pop(key, None)
             self._report(ev.EngineStopped(*key))
 
@@ -146,17 +172,18 @@ class Fleet:
 
     # Deaths
 
-    def die(self, key: Key) -> None:
+    def die(self, key: Key, kind: str = "crash") -> None:
         """The process is gone; its connections and its exit are noticed in either order."""
         worker = self.workers.get(key)
         if worker is None or not worker.is_alive:
             return
         worker.is_alive = False
+        self._memory.give_back(key)
         dice = self._world.dice
         for run in [run for run in self._streams.runs.values() if (run.pool_id, run.incarnation) == key]:
             self._lose(run, dice.uniform(0, 40))
         if not worker.is_stopping:
-            self._report(ev.EngineExited(*key, "crash", "it crashed"), dice.uniform(0, 80))
+            self._report(ev.EngineExited(*key, kind, "it crashed"), dice.uniform(0, 80))
 
     def _lose(self, run: Run, delay_ms: float) -> None:
         run.count = run.tokens_at(self._world.now)  # no other token comes
@@ -237,6 +264,15 @@ class Fleet:
 
         self._world.after(delay_ms, happen)
 
+    def _probe_idle(self, effect: ef.ProbeIdleEngine) -> None:
+        key, dice = (effect.pool_id, effect.incarnation), self._world.dice
+        worker = self.workers.get(key)
+        if worker is None:
+            return
+        is_silent = worker.lot.fate is Fate.ROTTEN and self.is_stormy
+        cause = "no token came" if is_silent else None
+        self._report_step(key, ev.IdleEngineProbed(*key, effect.run_id, cause), dice.uniform(5, 2_000))
+
     def _count_tokens(self, effect: ef.CountTokens) -> None:
         dice = self._world.dice
         tokens = None if self.is_stormy and dice.random() < 0.1 else max(effect.task.prompt_bytes // 3, 1)
@@ -245,3 +281,4 @@ class Fleet:
     def crash(self) -> None:
         """The daemon is gone; its orphans are ended before the next one begins."""
         self.workers.clear()
+        self._memory.held.clear()

@@ -45,7 +45,9 @@ class HonestRuntime:
     emitted: dict[str, int] = field(default_factory=dict)
     reports: list[ev.Event] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
+    releases: list[ef.VerifyRelease] = field(default_factory=list)
     is_halted: bool = False
+    is_broken: bool = False
 
     def __post_init__(self) -> None:
         self.core = Conductor(self.plans, self.host)
@@ -54,6 +56,7 @@ class HonestRuntime:
 
     def give(self, event: ev.Event) -> None:
         """Hand in an event, perform what follows, and check everything."""
+        self.is_broken = True
         self.oracle.note_event(event, self.now)
         effects = self.core.handle(event, self.now)
         self.oracle.note_effects(effects)
@@ -63,6 +66,7 @@ class HonestRuntime:
             if isinstance(effect, ef.AbortRun):
                 self._abort(effect.run_id)
         assert violations(self.core.state, self.now) == []
+        self.is_broken = False
 
     def report(self, event: ev.Event) -> None:
         """An event that may come again later, when it says nothing new."""
@@ -98,6 +102,16 @@ class HonestRuntime:
                 | ef.RunSelfTest()
             ):
                 self.steps[effect.pool_id] = effect
+            case _:
+                self._perform_of_pools(effect)
+
+    def _perform_of_pools(self, effect: ef.Effect) -> None:
+        match effect:
+            case ef.VerifyRelease():
+                self.releases.append(effect)
+            case ef.ForgetWorker(key=key):
+                assert key not in self.stops, f"{key} is forgotten while it stops"
+                self.steps.pop(key, None)
             case ef.CompleteHalt():
                 self.is_halted = True
             case _:
@@ -136,7 +150,7 @@ class HonestRuntime:
         """The step under way succeeds."""
         step = self.steps.pop(pool_id)
         key = (step.pool_id, step.incarnation)
-        slots = next(plan.slots for plan in self.plans if plan.pool_id == pool_id)
+        slots = self.core.state.replicas[pool_id].plan.slots
         done: dict[type[Step], ev.Event] = {
             ef.VerifyModel: ev.ModelVerified(*key, "sha256:x"),
             ef.MeasureRoom: ev.RoomMeasured(*key, (), 1, 0),
@@ -146,6 +160,17 @@ class HonestRuntime:
             ef.RunSelfTest: ev.EngineTested(*key),
         }
         self.report(done[type(step)])
+
+    def be_short(self, pool_id: str) -> None:
+        """Memory is measured, and there is too little of it."""
+        step = self.steps.pop(pool_id)
+        assert isinstance(step, ef.MeasureRoom), step
+        rooms = tuple(ev.DeviceRoom(uuid, 80_000, 1_000, 8_000) for uuid in step.devices)
+        self.report(ev.RoomMeasured(step.pool_id, step.incarnation, rooms, 64_000, 1_000))
+
+    def release(self, cause: str | None) -> None:
+        """The GPUs of a lease were looked at."""
+        self.report(ev.ReleaseVerified(self.releases.pop(0).lease_id, cause))
 
     def fail_step(self, pool_id: str) -> None:
         step = self.steps.pop(pool_id)

@@ -210,8 +210,8 @@ class ConductorMachine(RuleBasedStateMachine):
     # At the end, let everything come to rest
 
     def teardown(self) -> None:
-        if not hasattr(self, "runtime"):
-            return
+        if not hasattr(self, "runtime") or self.runtime.is_broken:
+            return  # what broke is told, and not what follows from it
         self._mend()
         for _ in range(ROUNDS_MAX):
             if self.runtime.is_halted or self._is_quiet():
@@ -231,7 +231,8 @@ class ConductorMachine(RuleBasedStateMachine):
         runtime = self.runtime
         runtime.flush()
         for pool_id in list(runtime.steps):
-            runtime.pass_step(pool_id, "b1")
+            if pool_id in runtime.steps:  # one that comes up may end another
+                runtime.pass_step(pool_id, "b1")
         for pool_id in list(runtime.stops):
             runtime.end_stop(pool_id)
         for run_id in list(runtime.live):

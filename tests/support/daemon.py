@@ -1,6 +1,7 @@
 """A real daemon in a process of its own, for tests from the outside: started, asked, killed, started again."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -9,12 +10,14 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
+from supervisor.runtime.cgroups import Cgroups, open_cgroups
 from tests.support.streams import Event, Stream, parse_events
 from tests.support.waiting import wait_until
 
@@ -61,27 +64,42 @@ class Daemon:
         self.headers: dict[str, str] = {}
         """Of every request over TCP: a key, where one is asked for."""
         self.process: subprocess.Popen[bytes] | None = None
+        self.accepted: dict[str, dict[str, str]] = {}
+        """Every task that was ever acked, with the headers of its request."""
+        self.on_ready: Callable[[], None] = lambda: None
+        self.silence: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        """Around what makes the daemon itself the victim, so that nobody expects answers."""
 
     # Life -------------------------------------------------------------------------------------------------------
 
-    def spawn(self) -> "Daemon":
-        """Start the process; do not wait for anything."""
+    def spawn(
+        self, log: BinaryIO | None = None, *, by: tuple[str, ...] = (), pass_fds: tuple[int, ...] = ()
+    ) -> "Daemon":
+        """Start the process; do not wait for anything. Its log goes to `log_path`, or where the test says.
+
+        `by` is a program that is given the daemon's command line, and `pass_fds`, in its place.
+        """
         self._log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         simulate = ["--simulate-gpus", self._simulate] if self._simulate else []
-        with self.log_path.open("ab") as log:
+        with contextlib.nullcontext(log) if log is not None else self.log_path.open("ab") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor", "--config", str(self.config_path), *simulate],
+                [*by, sys.executable, "-m", "supervisor", "--config", str(self.config_path), *simulate],
+                pass_fds=pass_fds,
                 cwd=ROOT,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=sink,
+                stderr=sink,
             )
         return self
 
     def start(self) -> "Daemon":
         """Start and wait until it listens."""
         self.spawn()
+        return self.wait_serving()
+
+    def wait_serving(self) -> "Daemon":
+        """Wait until the process listens."""
         served = wait_until(self._find_serving, within_s=START_WITHIN_S, what="the daemon's listening")
         self.port = int(served["listen"].rsplit(":", 1)[1])
         return self
@@ -98,6 +116,7 @@ class Daemon:
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> "Daemon":
         """Wait until every pool takes tasks."""
         wait_until(self._all_ready, within_s=within_s, what="all pools Ready")
+        self.on_ready()
         return self
 
     def _all_ready(self) -> bool:
@@ -118,13 +137,35 @@ class Daemon:
 
     def close(self) -> None:
         """Whatever the test did: leave nothing behind."""
-        if self.process is not None and self.process.poll() is None:
-            try:
-                self._stop_now()
-            except subprocess.TimeoutExpired:
-                self.kill()
+        try:
+            self.end()
+        except subprocess.TimeoutExpired:
+            self.kill()
         for pid in self.engine_pids():
             os.kill(pid, signal.SIGKILL)
+        with self._groups() as groups:
+            for group in groups.leftovers():
+                group.kill()
+                group.remove()
+
+    def end(self) -> None:
+        """End the process where it runs, and clean up nothing behind it; TimeoutExpired if it does not end."""
+        if self.process is not None and self.process.poll() is None:
+            self._stop_now()
+
+    def groups_left(self) -> int:
+        """Control groups of its engines that are still there."""
+        with self._groups() as groups:
+            return len(groups.leftovers())
+
+    @contextlib.contextmanager
+    def _groups(self) -> Iterator[Cgroups]:
+        state_dir = str(yaml.safe_load(self.config_path.read_text())["state_dir"])
+        groups = open_cgroups(hashlib.sha256(state_dir.encode()).hexdigest()[:16])
+        try:
+            yield groups
+        finally:
+            groups.close()
 
     def _stop_now(self) -> None:
         """The first SIGTERM waits for what runs, the second one does not."""
@@ -215,7 +256,10 @@ class Daemon:
 
     def submit(self, **fields: object) -> Reply:
         """POST a task; see `a_request`."""
-        return self.ask("POST", "/v1/tasks", a_request(**fields))
+        reply = self.ask("POST", "/v1/tasks", a_request(**fields))
+        if reply.status == 202:
+            self.accepted[str(reply.json["task_id"])] = dict(self.headers)
+        return reply
 
     def accept(self, **fields: object) -> str:
         """Submit a task that must be accepted; gives its task id."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -182,6 +183,9 @@ class Engine:
     async def _complete(
         self, wanted: Completion, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
+        if script.logs_prompts:
+            sys.stderr.write(f"{wanted.prompt}\n")
+            sys.stderr.flush()
         client = Client(reader, writer, ping_s=self._options.ping_s, is_heeded=not script.slot_sticks)
         slot = await self._slots.take(wanted.id_slot)
         self._tasks += 1

@@ -14,6 +14,7 @@ from typing import Any
 FAULTS = frozenset(
     {
         "die",  # the process kills itself
+        "eat",  # takes memory until the kernel ends it
         "abort",  # SIGABRT, after llama.cpp's words about device memory
         "exit",  # status 3, without a word
         "freeze",  # SIGSTOP: the process lives and answers nothing
@@ -62,6 +63,7 @@ class Script:
     eos_after: int | None = None
     fault: str | None = None
     fault_at: int = 0
+    logs_prompts: bool = False  # as they are, line breaks included
     once_path: str | None = None  # a fault happens only by using up this file
     answers: dict[str, Any] = dataclasses.field(default_factory=dict)  # {path: {"status": 500, "body": "..."}}
 

@@ -218,12 +218,16 @@ class Decoding:
         }[fault]
 
 
-_OF_THE_PROCESS = frozenset({"die", "abort", "exit"})
+_OF_THE_PROCESS = frozenset({"die", "eat", "abort", "exit"})
+_BITE_BYTES = 1 << 24
 
 
 def _end_process(fault: str) -> NoReturn:
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    eaten = bytearray()
+    while fault == "eat":
+        eaten += b"x" * _BITE_BYTES
     if fault == "abort":
         sys.stderr.write(OOM_TEXT)
         sys.stderr.flush()

@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from supervisor.runtime.gpus import Device, DeviceSample, GpuTrouble, Inventory, UnusableDevice
+import msgspec
+
+from supervisor.runtime.gpus import Inventory
 from supervisor.runtime.gpus_nvml import NvmlReader
 
 _ROOT = Path(__file__).parents[2]
@@ -78,17 +80,7 @@ class GpuProbe:
 
 def read(answer: Mapping[str, Any]) -> Inventory:
     """The inventory in an answer."""
-    capability = [d.pop("compute_capability") for d in answer["devices"]]
-    return Inventory(
-        devices=tuple(
-            Device(compute_capability=tuple(c) if c else None, **d)
-            for d, c in zip(answer["devices"], capability, strict=True)
-        ),
-        unusable=tuple(UnusableDevice(u["index"], GpuTrouble(u["kind"]), u["cause"]) for u in answer["unusable"]),
-        samples={uuid: DeviceSample(**sample) for uuid, sample in answer["samples"].items()},
-        kind=GpuTrouble(answer["kind"]) if answer["kind"] else None,
-        cause=answer["cause"],
-    )
+    return msgspec.convert({name: answer[name] for name in answer if name not in {"id", "verb"}}, Inventory)
 
 
 async def _serve(deadline_s: float) -> None:

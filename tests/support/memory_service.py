@@ -22,6 +22,9 @@ from supervisor.wire.frames import (
     started_frame,
     token_frame,
 )
+from supervisor.wire.leases import LeasePage, LeaseRequest, LeaseView
+from supervisor.wire.outlook import ChangeOutlook, OutlookRequest
+from supervisor.wire.plan import MemoryPlan
 from supervisor.wire.pools import (
     HostStatus,
     PoolChange,
@@ -31,8 +34,11 @@ from supervisor.wire.pools import (
     ReplicaSetView,
     ReplicaView,
 )
+from supervisor.wire.rollouts import CanaryRequest, ConfigReloaded, ReloadRequest, RolloutPage, RolloutStarted
+from supervisor.wire.self_tests import SelfTestReport, SelfTestStep
 from supervisor.wire.sessions import SessionPage, SessionView
 from supervisor.wire.tasks import Accepted, SubmitTask, TaskPage, TaskView
+from supervisor.wire.upgrades import UpgradeState, UpgradeStatus
 
 STARTED = Started(
     queue_position=0,
@@ -132,6 +138,8 @@ class MemoryService:
         self.kept: dict[tuple[str, str], SessionView] = {}
         self.deleted: set[tuple[str, str]] = set()
         self.draining: dict[str, int] = {}
+        self.lent: dict[str, LeaseView] = {}
+        self.upgrade_deadlines: list[int] = []
         self.is_serving = True
         self.refuse_next: Refused | None = None
         self.bug: Exception | None = None
@@ -265,6 +273,14 @@ class MemoryService:
         )
         return ReplicaSetPage(replicasets=[view])
 
+    def plan(self) -> MemoryPlan:
+        return MemoryPlan(offline=False, simulated=None, devices=[], pools=[])
+
+    async def outlook(self, request: OutlookRequest) -> ChangeOutlook | Refused:
+        if request.pool_id not in (msgspec.UNSET, "p"):
+            return _refused(Reason.NOT_FOUND)
+        return ChangeOutlook(simulated=None, pools=[])
+
     def status(self) -> HostStatus:
         healths = [self.pool_health(pool_id) for pool_id in self.output]
         return HostStatus(
@@ -291,6 +307,71 @@ class MemoryService:
             return _refused(Reason.NOT_FOUND)
         self.draining.pop(pool_id, None)
         return PoolChange(pool_id=pool_id, draining=False)
+
+    async def self_test(self, pool_id: str) -> SelfTestReport | Refused:
+        if pool_id not in self.output:
+            return _refused(Reason.NOT_FOUND)
+        steps = [SelfTestStep(name="minimal_decode", passed=True, took_ms=1, detail="4 tokens were decoded")]
+        return SelfTestReport(pool_id=pool_id, replica_id=f"{pool_id}/1", passed=True, steps=steps)
+
+    async def take_lease(self, caller: Caller, request: LeaseRequest) -> LeaseView | Refused:
+        lease = LeaseView(
+            lease_id=str(uuid.uuid4()),
+            state="held",
+            devices=request.devices,
+            owner=caller.client_id,
+            purpose=request.purpose or "",
+            expires_in_ms=request.for_ms,
+            pools=[],
+        )
+        self.lent[lease.lease_id] = lease
+        return lease
+
+    def leases(self) -> LeasePage:
+        return LeasePage(leases=list(self.lent.values()))
+
+    def lease(self, lease_id: str) -> LeaseView | Refused:
+        return self.lent.get(lease_id) or _refused(Reason.NOT_FOUND)
+
+    def end_lease(self, lease_id: str) -> Refused | None:
+        return None if self.lent.pop(lease_id, None) else _refused(Reason.NOT_FOUND)
+
+    async def upgrade(self, deadline_ms: int) -> UpgradeStatus | Refused:
+        self.upgrade_deadlines.append(deadline_ms)
+        return self.upgrade_status()
+
+    def upgrade_status(self) -> UpgradeStatus:
+        state = UpgradeState.QUIESCING if self.upgrade_deadlines else UpgradeState.NONE
+        return UpgradeStatus(life="a-life", version="1.0", state=state)
+
+    async def reload_pool(self, pool_id: str, request: ReloadRequest) -> RolloutStarted | Refused:
+        return self._rolled(pool_id)
+
+    async def start_canary(self, pool_id: str, request: CanaryRequest) -> RolloutStarted | Refused:
+        return self._rolled(pool_id)
+
+    async def roll_back(self, pool_id: str) -> RolloutStarted | Refused:
+        return self._rolled(pool_id)
+
+    def promote(self, pool_id: str) -> RolloutStarted | Refused:
+        return self._rolled(pool_id)
+
+    def abort_rollout(self, pool_id: str) -> RolloutStarted | Refused:
+        return self._rolled(pool_id)
+
+    def share_canary(self, pool_id: str, percent: float) -> RolloutStarted | Refused:
+        return self._rolled(pool_id)
+
+    def rollout(self, pool_id: str) -> RolloutPage | Refused:
+        if pool_id != "p":
+            return _refused(Reason.NOT_FOUND)
+        return RolloutPage(pool_id=pool_id, revision=1, model_ref="m", standby=None, rollout=None, history=[])
+
+    async def reload_config(self, *, dry_run: bool, revert: bool) -> ConfigReloaded | Refused:
+        return ConfigReloaded(generation=1 + (not dry_run) - revert, dry_run=dry_run, changes=[])
+
+    def _rolled(self, pool_id: str) -> RolloutStarted | Refused:
+        return RolloutStarted(pool_id=pool_id, revision=2) if pool_id == "p" else _refused(Reason.NOT_FOUND)
 
     def pool_log(self, pool_id: str, *, lines: int, follow: bool) -> AsyncIterator[bytes] | Refused:
         if pool_id not in self.output:

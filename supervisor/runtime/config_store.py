@@ -1,0 +1,68 @@
+"""Keeps the text of the configuration in force and of the one before, with the generation number, over restarts.
+
+One small file, replaced whole: after a crash it says the old generation or the new one, never half of it. It holds what
+the operator wrote, so only the daemon's user may read it. A file that cannot be used is named and begun anew.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from supervisor.runtime.private_files import UnsafeStateError, open_private, replace_private
+
+NAME = "config.json"
+BYTES_MAX = 8 * 1024 * 1024
+"""Two files of 1 MiB, each character escaped at worst."""
+
+log = logging.getLogger("orchctl")
+
+
+class Kept(Struct, frozen=True):
+    """`generation` counts configurations that took effect, from 1; `previous` is the text before `text`."""
+
+    generation: int
+    text: str
+    previous: str | None = None
+
+    def followed_by(self, text: str) -> "Kept":
+        """The next generation."""
+        return Kept(self.generation + 1, text, self.text)
+
+
+class ConfigStore:
+    """The file in the state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / NAME
+
+    def open(self, text: str) -> Kept:
+        """What is kept once the daemon starts with this text: the same generation, or the next for another text."""
+        found = self._read()
+        if found is None:
+            kept = Kept(1, text)
+        elif found.text == text:
+            return found
+        else:
+            kept = found.followed_by(text)
+        try:
+            self.write(kept)
+        except (OSError, UnsafeStateError) as error:
+            log.error("the configuration could not be kept", extra={"cause": str(error)})  # noqa: TRY400
+        return kept
+
+    def write(self, kept: Kept) -> None:
+        """Blocks for an fsync. Raises UnsafeStateError, OSError: what was kept before still stands."""
+        replace_private(self._path, msgspec.json.encode(kept))
+
+    def _read(self) -> Kept | None:
+        try:
+            with open(open_private(self._path, os.O_RDONLY), "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
+                return msgspec.json.decode(file.read(BYTES_MAX), type=Kept)
+        except FileNotFoundError:
+            return None
+        except (OSError, UnsafeStateError, ValueError) as error:
+            log.error("the kept configuration could not be read", extra={"cause": str(error)})  # noqa: TRY400
+            return None

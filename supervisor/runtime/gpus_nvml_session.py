@@ -1,0 +1,136 @@
+"""NVML's life in this process: initialised when needed, shut down after trouble, shared by looks and the listener.
+
+NVML's state is the process's: nobody may wait for events in it while it is shut down. So there is one session, and who
+listens says so (`listening`) and leaves when `is_current` says that the session is over. Every method blocks.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pynvml
+
+from supervisor.runtime.gpus import Device, DeviceSample, GpuTrouble, Inventory, Place, UnusableDevice
+from supervisor.runtime.gpus_nvml_codes import CAUSES, OF_ONE_DEVICE, failed, kind_of
+from supervisor.runtime.gpus_nvml_figures import optional, read_device, read_instances, read_place
+
+LEAVE_WITHIN_S = 0.6
+"""A listener looks up more often than that; one that hangs in NVML is not waited for."""
+RENEW_EVERY = 5
+"""Looks between two new starts of NVML while the same GPU stays unusable: a start can take seconds for each GPU."""
+_SHUTDOWNS_MAX = 16
+
+
+class NvmlSession:
+    """NVML, up or down. `wants_renewal`: it is started anew before the next look."""
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._is_up = False
+        self._generation = 0
+        self._listeners = 0
+        self._places: dict[str, Place] = {}
+        self._uuids: dict[int, str] = {}
+        self._unusable: tuple[UnusableDevice, ...] = ()
+        self._same = 0
+        self.wants_renewal = False
+
+    # Looks ------------------------------------------------------------------------------------------------------
+
+    def look(self, is_late: threading.Event) -> Inventory:
+        """Read everything. A look that was given up in the meantime leaves NVML to the one that came after it."""
+        try:
+            if self.wants_renewal:
+                self.shut_down()
+            if not self._is_up:
+                pynvml.nvmlInit()
+                self._begin()
+            found = self._enumerate()
+        except pynvml.NVMLError as error:
+            found = failed(error)
+        except UnicodeDecodeError:
+            found = Inventory(kind=GpuTrouble.UNKNOWN, cause="NVML gave a GPU a name or uuid that is not text")
+        if not is_late.is_set() and self._is_stale(found):
+            self.shut_down()  # only a fresh start enumerates the GPUs again
+        return found
+
+    def _is_stale(self, found: Inventory) -> bool:
+        """Whether only a new start can bring better news: at each new trouble, and now and then while it stays."""
+        self._same = self._same + 1 if found.unusable == self._unusable else 0
+        self._unusable = found.unusable
+        if found.cause is not None or not found.devices:
+            return True
+        return bool(found.unusable) and self._same % RENEW_EVERY == 0
+
+    def _begin(self) -> None:
+        with self._state:
+            self._is_up = True
+            self._generation += 1
+            self._places.clear()
+            self._state.notify_all()
+
+    def _enumerate(self) -> Inventory:
+        found: list[tuple[Device, DeviceSample]] = []
+        unusable: list[UnusableDevice] = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                found += self._read(index)
+            except pynvml.NVMLError as error:
+                kind = kind_of(error)
+                if kind not in OF_ONE_DEVICE:
+                    raise
+                unusable.append(UnusableDevice(index, kind, f"GPU {index} {CAUSES[kind]}", self._uuids.get(index)))
+        devices = tuple(device for device, _ in found)
+        present = {device.uuid for device in devices}
+        self._uuids |= {device.index: device.uuid for device in devices if device.mig is None}
+        return Inventory(
+            devices,
+            tuple(_without_uuid(each) if each.uuid in present else each for each in unusable),
+            {device.uuid: sample for device, sample in found},
+            optional(pynvml.nvmlSystemGetDriverVersion),
+        )
+
+    def _read(self, index: int) -> list[tuple[Device, DeviceSample]]:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = pynvml.nvmlDeviceGetUUID(handle)
+        if uuid not in self._places:
+            self._places[uuid] = read_place(handle)
+        self._uuids[index] = uuid
+        device, sample = read_device(handle, index, self._places[uuid])
+        instances = list(read_instances(handle, device)) if device.is_divided else []
+        return [(device, sample), *instances]
+
+    def shut_down(self) -> None:
+        """End NVML for certain: a late look may have counted one more reference on it."""
+        with self._state:
+            self._is_up = self.wants_renewal = False
+            self._state.notify_all()
+            self._state.wait_for(lambda: not self._listeners, LEAVE_WITHIN_S)
+        with contextlib.suppress(pynvml.NVMLError):
+            for _ in range(_SHUTDOWNS_MAX):
+                pynvml.nvmlShutdown()
+
+    # The listener -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def listening(self, after: int, within_s: float) -> Iterator[int | None]:
+        """Wait for a session that began after generation `after`; gives its number, None where none did in time."""
+        with self._state:
+            is_up = self._state.wait_for(lambda: self._is_up and self._generation > after, within_s)
+            generation = self._generation if is_up else None
+            self._listeners += is_up
+        try:
+            yield generation
+        finally:
+            with self._state:
+                self._listeners -= is_up
+                self._state.notify_all()
+
+    def is_current(self, generation: int) -> bool:
+        """Whether that session still stands."""
+        return self._is_up and self._generation == generation
+
+
+def _without_uuid(device: UnusableDevice) -> UnusableDevice:
+    """Another GPU has moved to its place, so that nobody knows which one this is."""
+    return UnusableDevice(device.index, device.kind, device.cause)

@@ -1,0 +1,1 @@
+"""The model store, against a hub that speaks the real protocol."""
