@@ -1,34 +1,31 @@
 """Waits until a rollout is over, and says how it ended. Decides nothing else."""
 
-import time
-
 from orchctl.client import Client
-from orchctl.durations import spoken
 from orchctl.exits import ExitCode, VerbError
-from orchctl.progress import WaitingLine
-from orchctl.rollout_text import standing_of
-from orchctl.terminal import err_screen, one_line
-from supervisor.wire.rollouts import RolloutPage
-
-LOOK_S = 0.2
-"""Between two looks at the pool."""
+from orchctl.render import OutputKind, show
+from orchctl.rollout_text import rollout_lines, standing_of
+from orchctl.terminal import one_line, out_screen
+from orchctl.waiting import wait_until_done
+from supervisor.wire.rollouts import RolloutPage, RolloutStarted
 
 
 def wait_for_revision(client: Client, pool: str, revision: int, timeout_ms: int) -> RolloutPage:
     """The pool once the revision serves, or a canary of it takes its share. Raises VerbError where it does not."""
-    until_s = time.monotonic() + timeout_ms / 1_000
-    page = client.rollout(pool)
-    words = [_standing(page)]
-    with WaitingLine(err_screen(), lambda: f"waiting for {pool}: {words[0]}"):
-        while not _is_done(page, revision):
-            left_s = until_s - time.monotonic()
-            if left_s <= 0:
-                cause = f"revision {revision} of {pool} took longer than {spoken(timeout_ms)} ({words[0]})"
-                raise VerbError(ExitCode.FAILED, cause, f"look again with `orchctl rollout status {pool}`")
-            time.sleep(min(LOOK_S, left_s))
-            page = client.rollout(pool)
-            words[0] = _standing(page)
-    return page
+    return wait_until_done(
+        lambda: client.rollout(pool),
+        lambda page: _is_done(page, revision),
+        _standing,
+        awaited=pool,
+        late=lambda span: f"revision {revision} of {pool} took longer than {span}",
+        again=f"look again with `orchctl rollout status {pool}`",
+        timeout_ms=timeout_ms,
+    )
+
+
+def show_revision(client: Client, started: RolloutStarted, timeout_ms: int, output: OutputKind) -> None:
+    """Wait for what was started, and show what the pool has come to."""
+    page = wait_for_revision(client, started.pool_id, started.revision, timeout_ms)
+    show(page, output, lambda: rollout_lines(page, out_screen()))
 
 
 def _is_done(page: RolloutPage, revision: int) -> bool:

@@ -150,7 +150,7 @@ class DaemonParts:
         self._build_outer(blueprints)
 
     def _build_workers(self, blueprints: Blueprints) -> None:
-        instance = _instance(self._order.places)
+        instance = self._instance = _instance(self._order.places)
         self._processes = Processes(instance=instance, environ=os.environ, groups=open_cgroups(instance))
         self._found = FoundEngines(
             blueprints,
@@ -201,7 +201,7 @@ class DaemonParts:
         self._parity = ParityProbe(blueprints, self._engine_of, self._configuration, self._core.post)
         self._metrics.follow_generation(lambda: self._configuration.generation)
         self._leases = LeaseDesk(
-            self._core, self._answers, LeaseHolders(self._order.gpus.inventory, _instance(self._order.places)).held
+            self._core, self._answers, LeaseHolders(self._order.gpus.inventory, self._instance).held
         )
         self._self_tests = SelfTestDesk(self._core, self._answers, self._hands.test_live)
         self._upgrades = UpgradeDesk(

@@ -10,7 +10,7 @@ from orchctl.durations import duration_ms
 from orchctl.exits import usage
 from orchctl.render import Output, OutputKind, Wait, show
 from orchctl.rollout_text import rollout_lines
-from orchctl.rollout_waiting import wait_for_revision
+from orchctl.rollout_waiting import show_revision
 from orchctl.terminal import out_screen
 from supervisor.wire.rollouts import CanaryRequest, JudgeTerms, ShareRequest
 
@@ -54,8 +54,7 @@ def start(  # noqa: PLR0913  (the options of a verb)
         watch = f"watch it with `orchctl canary status {pool}`"
         show(started, output, lambda: [f"the canary of {pool} is revision {started.revision}; {watch}"])
     else:
-        page = wait_for_revision(client, pool, started.revision, timeout_ms)
-        show(page, output, lambda: rollout_lines(page, out_screen()))
+        show_revision(client, started, timeout_ms, output)
 
 
 def status(ctx: typer.Context, pool: Pool, *, output: Output = OutputKind.TABLE) -> None:

@@ -10,8 +10,8 @@ from orchctl.context import client_of
 from orchctl.durations import duration_ms
 from orchctl.exits import RefusedError, usage
 from orchctl.render import Output, OutputKind, Wait, show
-from orchctl.rollout_text import config_lines, rollout_lines
-from orchctl.rollout_waiting import wait_for_revision
+from orchctl.rollout_text import config_lines
+from orchctl.rollout_waiting import show_revision, wait_for_revision
 from orchctl.terminal import out_screen
 from orchctl.waiting import wait_for_pool
 from supervisor.wire.codes import Reason
@@ -54,8 +54,7 @@ def reload(  # noqa: PLR0913  (the options of a verb)
         watch = f"watch it with `orchctl rollout status {pool}`"
         show(started, output, lambda: [f"revision {started.revision} of {pool} is on its way; {watch}"])
     else:
-        page = wait_for_revision(client, pool, started.revision, timeout_ms)
-        show(page, output, lambda: rollout_lines(page, out_screen()))
+        show_revision(client, started, timeout_ms, output)
 
 
 def _reload_config(

@@ -7,9 +7,7 @@ import typer
 from orchctl.context import client_of
 from orchctl.durations import duration_ms
 from orchctl.render import Output, OutputKind, Wait, show
-from orchctl.rollout_text import rollout_lines
-from orchctl.rollout_waiting import wait_for_revision
-from orchctl.terminal import out_screen
+from orchctl.rollout_waiting import show_revision
 
 
 def rollback(
@@ -30,5 +28,4 @@ def rollback(
     if not wait:
         show(started, output, lambda: [f"pool {pool} goes back to revision {started.revision}"])
         return
-    page = wait_for_revision(client, pool, started.revision, timeout_ms)
-    show(page, output, lambda: rollout_lines(page, out_screen()))
+    show_revision(client, started, timeout_ms, output)

@@ -170,18 +170,7 @@ def note_due(state: State, lease_id: str, now_ms: float) -> None:
         end(state, LeaseEnded(lease_id, "its time is over"), now_ms)
     elif lease.phase is LeasePhase.DRAINING and lease.drain_deadline_ms <= now_ms:
         for replica in _workers(state, lease):
-            runs.abort_all(state, replica, _reset(replica))
-
-
-def _reset(replica: Replica) -> Refused:
-    return Refused(
-        code=Code.WORKER_RESET,
-        reason=Reason.DRAINING,
-        message="The GPU of this pool was leased.",
-        retry_after_ms=runs.RETRY_RESET_MS,
-        engine=replica.plan.engine,
-        pool_id=replica.plan.public_id,
-    )
+            runs.reset_all(state, replica, Reason.DRAINING, "The GPU of this pool was leased.")
 
 
 def end(state: State, event: LeaseEnded, now_ms: float) -> None:

@@ -12,11 +12,10 @@ from supervisor.core.events import (
 )
 from supervisor.core.intent import Intent
 from supervisor.core.lifecycle import Phase, Signal
-from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, Wanted
 from supervisor.core.revisions import Role, parse_key
 from supervisor.core.state import State, touch
-from supervisor.wire.codes import Code, Reason
+from supervisor.wire.codes import Reason
 
 
 def drain(state: State, event: DrainRequested, now_ms: float) -> None:
@@ -46,7 +45,7 @@ def note_drain_deadline(state: State, replica: Replica, now_ms: float) -> None:
     """What still runs ends as WORKER_RESET; what waits for this pool alone ends as POOL_UNAVAILABLE."""
     if replica.wanted is not Wanted.DRAIN or replica.drain_deadline_ms is None or replica.drain_deadline_ms > now_ms:
         return
-    runs.abort_all(state, replica, _reset(replica, Reason.DRAINING, "The pool was drained."))
+    runs.reset_all(state, replica, Reason.DRAINING, "The pool was drained.")
     waiting.end_if_hopeless(state, state.sets[replica.set_id], now_ms)
 
 
@@ -93,17 +92,6 @@ def split(state: State, event: SplitRequested, _now_ms: float) -> None:
         state.splits[event.engine, event.model_ref] = event.split
 
 
-def _reset(replica: Replica, reason: Reason, message: str) -> Refused:
-    return Refused(
-        code=Code.WORKER_RESET,
-        reason=reason,
-        message=message,
-        retry_after_ms=runs.RETRY_RESET_MS,
-        engine=replica.plan.engine,
-        pool_id=replica.plan.public_id,
-    )
-
-
 def halt(state: State, event: HaltRequested, now_ms: float) -> None:
     """Stop the daemon: no admission, no dispatch; what runs may end until the deadline; what waits stays on disk."""
     state.halt_deadline_ms = now_ms + event.deadline_ms
@@ -118,7 +106,7 @@ def note_halt_deadline(state: State, now_ms: float) -> None:
     if state.halt_deadline_ms is None or state.halt_deadline_ms > now_ms:
         return
     for replica in state.replicas.values():
-        runs.abort_all(state, replica, _reset(replica, Reason.SHUTDOWN, "The daemon was stopped."))
+        runs.reset_all(state, replica, Reason.SHUTDOWN, "The daemon was stopped.")
 
 
 def settle_halt(state: State, now_ms: float) -> None:

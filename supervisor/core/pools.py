@@ -16,14 +16,13 @@ from supervisor.core.fitting import find_refuge
 from supervisor.core.lifecycle import Phase, Signal
 from supervisor.core.meters import find_meter
 from supervisor.core.plan import PoolPlan
-from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica, ReplicaSet
 from supervisor.core.revisions import Role, parse_key
 from supervisor.core.rollout import Pool
 from supervisor.core.state import State, join_set, key_of_replica, move_each, reroute, set_key, touch
 from supervisor.core.tasks import Task
 from supervisor.core.waitlist import Waitlist
-from supervisor.wire.codes import Code, Reason
+from supervisor.wire.codes import Reason
 
 
 def add(state: State, plan: PoolPlan, role: Role, now_ms: float) -> Replica:
@@ -157,24 +156,14 @@ def settle_aside(state: State, replica: Replica, now_ms: float) -> None:
         retire(state, replica, 0.0 if pool is None else pool.drain_ms, now_ms)
         home, is_due = state.sets[replica.set_id], False
     if is_due:  # 3
-        runs.abort_all(state, replica, _reset(replica))
+        message = "Another revision of the pool took over, and the task ran longer than its drain."
+        runs.reset_all(state, replica, Reason.DRAINING, message)
         waiting.end_if_hopeless(state, home, now_ms)
         is_idle = not replica.runs and not home.occupied_total
     if is_idle:  # 4
         workers.give(state, replica, Signal.HALT, now_ms, "another revision took over")
         if replica.phase is Phase.OFF:
             _forget(state, replica, now_ms)
-
-
-def _reset(replica: Replica) -> Refused:
-    return Refused(
-        code=Code.WORKER_RESET,
-        reason=Reason.DRAINING,
-        message="Another revision of the pool took over, and the task ran longer than its drain.",
-        retry_after_ms=runs.RETRY_RESET_MS,
-        engine=replica.plan.engine,
-        pool_id=replica.plan.public_id,
-    )
 
 
 def _forget(state: State, replica: Replica, now_ms: float) -> None:

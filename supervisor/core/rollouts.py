@@ -18,7 +18,6 @@ from supervisor.core.agenda import Alarm
 from supervisor.core.effects import MeasureParity, NoteRollout
 from supervisor.core.judge import Tally, Verdict, judge
 from supervisor.core.lifecycle import Ignored, Phase, Signal
-from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica
 from supervisor.core.revisions import (
     HISTORY_MAX,
@@ -36,7 +35,7 @@ from supervisor.core.rollout_table import RolloutMove, RolloutSignal, decide
 from supervisor.core.split import Split
 from supervisor.core.state import State, touch
 from supervisor.core.tasks import Running
-from supervisor.wire.codes import Code, Reason
+from supervisor.wire.codes import Reason
 
 TRIES_MAX = 2
 """Starts of a new revision, before it is given up."""
@@ -270,16 +269,8 @@ def _make_way(state: State, pool: Pool, rollout: Rollout, now_ms: float) -> None
 
 
 def _reset_runs(state: State, pool: Pool, _rollout: Rollout, _now_ms: float) -> None:
-    old = state.replicas[pool.current]
-    refused = Refused(
-        code=Code.WORKER_RESET,
-        reason=Reason.DRAINING,
-        message="The pool makes way for another revision, and the task ran longer than its drain.",
-        retry_after_ms=runs.RETRY_RESET_MS,
-        engine=old.plan.engine,
-        pool_id=pool.pool_id,
-    )
-    runs.abort_all(state, old, refused)
+    message = "The pool makes way for another revision, and the task ran longer than its drain."
+    runs.reset_all(state, state.replicas[pool.current], Reason.DRAINING, message)
 
 
 def _stop_old(state: State, pool: Pool, rollout: Rollout, now_ms: float) -> None:

@@ -183,6 +183,19 @@ def abort_all(state: State, replica: Replica, error: Refused | None) -> None:
             abort(state, task, task.phase, error)
 
 
+def reset_all(state: State, replica: Replica, reason: Reason, message: str) -> None:
+    """End every run of a worker as WORKER_RESET, which its callers may try again."""
+    refused = Refused(
+        code=Code.WORKER_RESET,
+        reason=reason,
+        message=message,
+        retry_after_ms=RETRY_RESET_MS,
+        engine=replica.plan.engine,
+        pool_id=replica.plan.public_id,
+    )
+    abort_all(state, replica, refused)
+
+
 def note_aborted(state: State, event: RunAborted, now_ms: float) -> None:
     """Nothing more will come of the run: now its task ends, or goes back to its place."""
     found = state.task_of_run(event.run_id)

@@ -26,6 +26,7 @@ from supervisor.runtime.config_store import Kept
 from supervisor.runtime.configuration import Configuration
 from supervisor.runtime.drafts import Drafts, tuned, under
 from supervisor.runtime.loop import CoreLoop
+from supervisor.runtime.pool_changes import PoolChanges, refuse_busy
 from supervisor.runtime.private_files import UnsafeStateError
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.rollouts import ConfigChange, ConfigReloaded
@@ -33,7 +34,6 @@ from supervisor.wire.rollouts import ConfigChange, ConfigReloaded
 log = logging.getLogger("orchctl")
 
 PROBLEMS_SHOWN_MAX = 5
-BUSY_RETRY_MS = 1_000
 
 
 class ConfigDesk:
@@ -52,8 +52,8 @@ class ConfigDesk:
         make_room: Callable[[int], None],
     ) -> None:
         self._core = core
-        self._answers = answers
         self._blueprints = blueprints
+        self._changes = PoolChanges(core, answers, blueprints)
         self._configuration = configuration
         self._drafts = drafts
         self._make_room = make_room
@@ -199,30 +199,8 @@ class ConfigDesk:
             log.error("pool not replaced", extra={"pool_id": pool_id, "cause": refused.message})
 
     def _post(self, event: ev.PoolsChanged | ev.RolloutRequested, drawn: Sequence[PoolBlueprint]) -> Refused | None:
-        """The blueprints must be there before the core asks for what is in them; it answers within this call."""
-        former = {each.plan.pool_id: self._blueprints.get(each.plan.pool_id) for each in drawn}
-        for each in drawn:
-            self._blueprints.put(each)
-        future = self._answers.expect(event.ticket)
-        self._core.post(event)
-        if not future.done():  # the core takes no events any more
-            return refuse_busy("The daemon stops.")
-        answer = future.result()
-        if not isinstance(answer, Refused):
-            return None
-        for key, blueprint in former.items():
-            if blueprint is None:
-                self._blueprints.drop(key)
-            else:
-                self._blueprints.put(blueprint)
-        return answer
-
-
-def refuse_busy(message: str, pool_id: str | None = None) -> Refused:
-    """409: the same thing is already under way."""
-    return Refused(
-        code=Code.ADMISSION_REJECT, reason=Reason.BUSY, message=message, retry_after_ms=BUSY_RETRY_MS, pool_id=pool_id
-    )
+        answer = self._changes.ask(event, drawn)
+        return answer if isinstance(answer, Refused) else None
 
 
 def view_costs(costs: Sequence[Cost]) -> list[ConfigChange]:

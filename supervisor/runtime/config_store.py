@@ -5,13 +5,13 @@ the operator wrote, so only the daemon's user may read it. A file that cannot be
 """
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from supervisor.runtime.private_files import UnsafeStateError, open_private, replace_private
+from supervisor.runtime.kept_file import UnreadableError, read_kept
+from supervisor.runtime.private_files import UnsafeStateError, replace_private
 
 NAME = "config.json"
 BYTES_MAX = 8 * 1024 * 1024
@@ -59,10 +59,7 @@ class ConfigStore:
 
     def _read(self) -> Kept | None:
         try:
-            with open(open_private(self._path, os.O_RDONLY), "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
-                return msgspec.json.decode(file.read(BYTES_MAX), type=Kept)
-        except FileNotFoundError:
-            return None
-        except (OSError, UnsafeStateError, ValueError) as error:
+            return read_kept(self._path, Kept, BYTES_MAX)
+        except UnreadableError as error:
             log.error("the kept configuration could not be read", extra={"cause": str(error)})  # noqa: TRY400
             return None

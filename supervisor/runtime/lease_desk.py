@@ -10,6 +10,8 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 
+from msgspec import structs
+
 from supervisor.core.effects import AnswerLease, NoteLease, VerifyRelease
 from supervisor.core.events import LeaseEnded, LeaseRequested, ReleaseVerified
 from supervisor.core.intent import LeaseNote
@@ -135,12 +137,12 @@ class LeaseDesk:
         try:
             pidfd = os.pidfd_open(note.holder_pid)
         except OSError:
-            self._core.post(LeaseEnded(note.lease_id, "its holder is gone"))
+            self._note_gone(note.lease_id)
             return
         facts = process_facts(note.holder_pid)
         if facts is None or facts.start_ticks != note.holder_ticks:
             os.close(pidfd)
-            self._core.post(LeaseEnded(note.lease_id, "its holder is gone"))
+            self._note_gone(note.lease_id)
             return
         self._pidfds[note.lease_id] = pidfd
         asyncio.get_running_loop().add_reader(pidfd, self._note_gone, note.lease_id)
@@ -205,16 +207,7 @@ def _tie(note: LeaseNote, caller: Caller) -> LeaseNote | Refused:
     if facts is None:
         message = "until_exit: the process that asks cannot be seen from here."
         return Refused(code=Code.INVALID_PARAMS, reason=Reason.FIELD, message=message)
-    return LeaseNote(
-        lease_id=note.lease_id,
-        devices=note.devices,
-        owner=note.owner,
-        purpose=note.purpose,
-        expires_ms=note.expires_ms,
-        drain_to=note.drain_to,
-        holder_pid=caller.pid,
-        holder_ticks=facts.start_ticks,
-    )
+    return structs.replace(note, holder_pid=caller.pid, holder_ticks=facts.start_ticks)
 
 
 def _no_device(unknown: list[str]) -> Refused:

@@ -4,18 +4,15 @@ Written whole and in order from a side thread; the newest one wins. A file that 
 goes by its estimates: it learns anew.
 """
 
-import asyncio
 import logging
-import os
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from supervisor.core.effects import CommitNeeds
 from supervisor.core.events import NeedsRestored
 from supervisor.core.needs import LearnedNeed
-from supervisor.runtime.private_files import UnsafeStateError, open_private, replace_private
+from supervisor.runtime.kept_file import KeptFile, UnreadableError, read_kept
 
 NAME = "needs.json"
 BYTES_MAX = 8 * 1024 * 1024
@@ -34,36 +31,21 @@ class NeedsFile:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / NAME
-        self._waiting: StoredNeeds | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._file = KeptFile[StoredNeeds](self._path, "learned needs")
 
     def commit(self, effect: CommitNeeds) -> None:
         """Store these in place of all before."""
-        self._waiting = StoredNeeds(effect.entries)
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-
-    async def _write(self) -> None:
-        while (stored := self._waiting) is not None:
-            self._waiting = None
-            try:
-                await asyncio.to_thread(replace_private, self._path, msgspec.json.encode(stored))
-            except (OSError, UnsafeStateError) as error:
-                log.error("learned needs could not be stored", extra={"cause": str(error)})  # noqa: TRY400
+        self._file.store(StoredNeeds(effect.entries))
 
     def read(self) -> NeedsRestored | None:
         """What an earlier daemon stored; None where there is nothing. Blocks."""
         try:
-            with open(open_private(self._path, os.O_RDONLY), "rb") as file:  # noqa: PTH123  (a descriptor)
-                stored = msgspec.json.decode(file.read(BYTES_MAX), type=StoredNeeds)
-        except FileNotFoundError:
-            return None
-        except (OSError, UnsafeStateError, ValueError) as error:
+            stored = read_kept(self._path, StoredNeeds, BYTES_MAX)
+        except UnreadableError as error:
             log.error("learned needs could not be read", extra={"cause": str(error)})  # noqa: TRY400
             return None
-        return NeedsRestored(stored.entries)
+        return None if stored is None else NeedsRestored(stored.entries)
 
     async def close(self) -> None:
         """Wait until the last ones are stored."""
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
+        await self._file.close()

@@ -10,7 +10,6 @@ from msgspec import UNSET, UnsetType
 
 from supervisor.config.rollout import JudgeConfig
 from supervisor.core import events as ev
-from supervisor.core.effects import AnswerRollout
 from supervisor.core.intent import PoolIntent
 from supervisor.core.refusals import Refused
 from supervisor.core.revisions import CanaryPlan, JudgePlan, RolloutKind, name_key
@@ -18,10 +17,10 @@ from supervisor.core.rollout import Pool
 from supervisor.runtime.answers import Answers, change_ticket
 from supervisor.runtime.blueprint import PoolBlueprint
 from supervisor.runtime.blueprints import Blueprints
-from supervisor.runtime.config_desk import refuse_busy
 from supervisor.runtime.configuration import Configuration
 from supervisor.runtime.drafts import Drafts, under
 from supervisor.runtime.loop import CoreLoop
+from supervisor.runtime.pool_changes import PoolChanges, refuse_busy
 from supervisor.runtime.rollout_views import view_rollouts
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.rollouts import (
@@ -43,8 +42,7 @@ class RolloutDesk:
         self, core: CoreLoop, answers: Answers, blueprints: Blueprints, configuration: Configuration, drafts: Drafts
     ) -> None:
         self._core = core
-        self._answers = answers
-        self._blueprints = blueprints
+        self._changes = PoolChanges(core, answers, blueprints)
         self._configuration = configuration
         self._drafts = drafts
 
@@ -146,18 +144,10 @@ class RolloutDesk:
         return pool if isinstance(pool, Refused) else self._ask(event, [])
 
     def _ask(self, event: _Asked, drawn: Sequence[PoolBlueprint]) -> RolloutStarted | Refused:
-        """The core answers within this call, for nobody else's event is being handled."""
-        for each in drawn:
-            self._blueprints.put(each)
-        future = self._answers.expect(event.ticket)
-        self._core.post(event)
-        answer = future.result()
-        if isinstance(answer, AnswerRollout):
-            return RolloutStarted(pool_id=answer.pool_id, revision=answer.revision)
-        assert isinstance(answer, Refused)
-        for each in drawn:
-            self._blueprints.drop(each.plan.pool_id)
-        return answer
+        answer = self._changes.ask(event, drawn)
+        if isinstance(answer, Refused):
+            return answer
+        return RolloutStarted(pool_id=answer.pool_id, revision=answer.revision)
 
 
 def draw_judge(config: JudgeConfig, terms: JudgeTerms | UnsetType) -> JudgePlan:

@@ -4,12 +4,12 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from supervisor.client import NEVER, ClientError, OrchClient, new_completion
+from supervisor.client import NEVER
+from tests.support.callers import Seen, keep_calling
 from tests.support.changes import a_fake_config, change, pool_in_file, rewrite, settle
 from tests.support.daemon import Daemon
 from tests.support.fast_pool import a_fast_pool
@@ -17,17 +17,6 @@ from tests.support.fast_pool import a_fast_pool
 pytestmark = [pytest.mark.accept, pytest.mark.timeout(1_200)]
 
 RELOADS = int(os.environ.get("ACCEPT_RELOADS", "100"))
-PER_S = 20.0
-TOKENS = 8
-
-
-@dataclass
-class Seen:
-    """What the callers saw. They come at their own pace and never ask twice."""
-
-    ended: int = 0
-    failed: list[str] = field(default_factory=list)
-    took_s: list[float] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -38,30 +27,6 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path, config)
     yield daemon.start_ready()
     daemon.close()
-
-
-async def call(client: OrchClient, seen: Seen) -> None:
-    began_s = time.monotonic()
-    try:
-        answer = await client.complete(new_completion("say something", model_ref="tiny", ctx=512, max_tokens=TOKENS))
-    except ClientError as error:
-        seen.failed.append(f"{type(error).__name__}: {error}")
-        return
-    if answer.end.tokens_out != TOKENS:
-        seen.failed.append(f"{answer.end.tokens_out} tokens instead of {TOKENS}")
-    seen.ended += 1
-    seen.took_s.append(time.monotonic() - began_s)
-
-
-async def keep_calling(daemon: Daemon, over: asyncio.Event) -> Seen:
-    """Open loop: one more caller each 50 ms, whatever became of those before."""
-    seen, callers = Seen(), set[asyncio.Task[None]]()
-    async with OrchClient(f"http://127.0.0.1:{daemon.port}", retry=NEVER) as client:
-        while not over.is_set():
-            callers.add(asyncio.create_task(call(client, seen)))
-            await asyncio.sleep(1 / PER_S)
-        await asyncio.gather(*callers)
-    return seen
 
 
 def reload_once(daemon: Daemon, number: int) -> str:
@@ -84,14 +49,15 @@ def reload_once(daemon: Daemon, number: int) -> str:
 @pytest.mark.orch("ORCH-3031")
 async def test_a_hundred_reloads_under_load_fail_no_request(daemon: Daemon) -> None:
     over, kinds, took_s = asyncio.Event(), list[str](), list[float]()
-    calling = asyncio.create_task(keep_calling(daemon, over))
+    seen = Seen()
+    calling = asyncio.create_task(keep_calling(daemon, over, NEVER, seen))
 
     for number in range(RELOADS):
         began_s = time.monotonic()
         kinds.append(await asyncio.to_thread(reload_once, daemon, number))
         took_s.append(time.monotonic() - began_s)
     over.set()
-    seen = await calling
+    await calling
 
     took_s.sort()
     seen.took_s.sort()

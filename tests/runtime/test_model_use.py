@@ -113,15 +113,21 @@ async def test_a_file_that_was_only_lent_its_name_is_found(model: Path, load: Lo
     files.release(WORKER)
 
 
-async def test_another_folder_under_the_same_name_is_found_by_what_is_mapped(tmp_path: Path, load: Load) -> None:
-    folder = tmp_path / "now"
+async def verified_then_replaced(root: Path) -> tuple[ModelFiles, Path]:
+    """A model is verified in its folder, then another folder has its name; the first one lies aside."""
+    folder = root / "now"
     for name in ("now", "other"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "m.gguf").write_bytes(b"GGUF" + name.encode() * 3000)
+        (root / name).mkdir()
+        (root / name / "m.gguf").write_bytes(b"GGUF" + name.encode() * 3000)
     files = ModelFiles()
     await files.verify(artifact(folder / "m.gguf"), WORKER)
-    folder.rename(tmp_path / "aside")
-    (tmp_path / "other").rename(folder)
+    folder.rename(root / "aside")
+    (root / "other").rename(folder)
+    return files, folder
+
+
+async def test_another_folder_under_the_same_name_is_found_by_what_is_mapped(tmp_path: Path, load: Load) -> None:
+    files, folder = await verified_then_replaced(tmp_path)
     pid = load(folder / "m.gguf", MAPS)
     folder.rename(tmp_path / "other")
     (tmp_path / "aside").rename(folder)
@@ -132,14 +138,7 @@ async def test_another_folder_under_the_same_name_is_found_by_what_is_mapped(tmp
 
 
 async def test_another_folder_that_keeps_the_name_is_found(tmp_path: Path, load: Load) -> None:
-    folder = tmp_path / "now"
-    for name in ("now", "other"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "m.gguf").write_bytes(b"GGUF" + name.encode() * 3000)
-    files = ModelFiles()
-    await files.verify(artifact(folder / "m.gguf"), WORKER)
-    folder.rename(tmp_path / "aside")
-    (tmp_path / "other").rename(folder)
+    files, folder = await verified_then_replaced(tmp_path)
 
     with pytest.raises(ModelFileError, match="was replaced while the engine loaded it"):
         await files.prove_loaded(WORKER, load(folder / "m.gguf", FORGETS))
