@@ -59,7 +59,7 @@ accept: $(VENV)/.dev
 
 # Every fault of the catalogue, injected for real, 5 times each (N=20: 20 times); writes docs/faults.md.
 faults: $(VENV)/.dev model
-	$(BIN)/pytest -n 2 --dist worksteal -m fault --timeout 900 --fault-table docs/faults.md \
+	FAULT_FROZEN_S=30 $(BIN)/pytest -n 2 --dist worksteal -m fault --timeout 900 --fault-table docs/faults.md \
 		--fault-rounds $(if $(filter file,$(origin N)),5,$(N)) tests
 
 # The tests of the real engines alone.

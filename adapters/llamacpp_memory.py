@@ -5,7 +5,8 @@ Defaults are those of build 11434. A flag that stands twice counts as its last o
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 BATCH_DEFAULT = 2048
 UBATCH_DEFAULT = 512
@@ -44,10 +45,25 @@ _SPELLINGS: Mapping[str, str] = {
         "flash": "-fa --flash-attn",
         "load_mode": "-lm --load-mode",
         "lora": "--lora",
+        "lora_scaled": "--lora-scaled",
     }.items()
     for spelling in spellings.split()
 }
 _SWITCHES = frozenset({"--no-mmap", "--swa-full", "-kvu", "--kv-unified", "--embeddings", "--embedding", "--rerank"})
+_VARIABLES: Mapping[str, str] = {
+    "LLAMA_ARG_BATCH": "batch",
+    "LLAMA_ARG_UBATCH": "ubatch",
+    "LLAMA_ARG_FLASH_ATTN": "flash",
+    "LLAMA_ARG_CACHE_TYPE_K": "key_type",
+    "LLAMA_ARG_CACHE_TYPE_V": "value_type",
+    "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K": "draft_key_type",
+    "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V": "draft_value_type",
+    "LLAMA_ARG_SPEC_DRAFT_MODEL": "draft",
+    "LLAMA_ARG_MMPROJ": "mmproj",
+    "LLAMA_ARG_LOAD_MODE": "load_mode",
+    "LLAMA_ARG_CACHE_RAM": "prompt_cache",
+}
+"""What may be said by a variable too; a flag goes before it."""
 _DIGITS = re.compile(r"-?[0-9]{1,12}")
 
 
@@ -73,10 +89,26 @@ class MemoryFlags:
     is_unified: bool = False
     is_oneshot: bool = False
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Files beside the model that take memory."""
+        return tuple(name for name in (self.draft, self.mmproj, *self.loras) if name)
 
-def read_memory_flags(argv: Sequence[str]) -> MemoryFlags:
+    def below(self, folder: PurePath) -> "MemoryFlags":
+        """The same, with relative names counted from the folder in which the engine is started."""
+        return replace(
+            self,
+            draft=str(folder / self.draft) if self.draft else None,
+            mmproj=str(folder / self.mmproj) if self.mmproj else None,
+            loras=tuple(str(folder / name) for name in self.loras),
+        )
+
+
+def read_memory_flags(argv: Sequence[str], env: Mapping[str, str] | None = None) -> MemoryFlags:
     """What these arguments say. What cannot be read counts as absent: llama.cpp itself will refuse it."""
     found, switches, loras = _scan(argv)
+    said = {_VARIABLES[name]: value for name, value in (env or {}).items() if name in _VARIABLES}
+    found = {**said, **found}
     batch = _number(found.get("batch"), BATCH_DEFAULT)
     ubatch = min(_number(found.get("ubatch"), UBATCH_DEFAULT), batch)
     mode = found.get("load_mode", "auto")
@@ -118,6 +150,8 @@ def _scan(argv: Sequence[str]) -> tuple[dict[str, str], frozenset[str], tuple[st
             continue
         if name == "lora":
             loras += following.split(",")
+        if name == "lora_scaled":
+            loras += [entry.rpartition(":")[0] or entry for entry in following.split(",")]
         found[name] = following
     return found, frozenset(switches), tuple(loras)
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from orchctl.exits import ExitCode, RefusedError, UnreachableError, VerbError, usage
+from supervisor.wire.codes import Reason
 from supervisor.wire.errors import ErrorEnvelope
 from supervisor.wire.leases import LeasePage, LeaseRequest, LeaseView
 from supervisor.wire.outlook import ChangeOutlook, OutlookRequest
@@ -99,14 +100,20 @@ class Client:
 
     def reload_config(self, request: ConfigReloadRequest) -> ConfigReloaded:
         """Take up the configuration file, or the configuration before this one."""
-        return self._ask("POST", "/v1/config/reload", ConfigReloaded, body=msgspec.json.encode(request))
+        try:
+            return self._ask("POST", "/v1/config/reload", ConfigReloaded, body=msgspec.json.encode(request))
+        except RefusedError as error:
+            raise _said_of_rollouts(error) from None
 
     def change(
         self, pool_id: str, what: str, request: ReloadRequest | CanaryRequest | ShareRequest | None = None
     ) -> RolloutStarted:
         """Begin or end a rollout: `what` is reload, canary, rollback, rollout/promote, rollout/abort, rollout/share."""
         body = b"{}" if request is None else msgspec.json.encode(request)
-        return self._ask("POST", f"{_pool(pool_id)}/{what}", RolloutStarted, body=body, not_found=_LIST_POOLS)
+        try:
+            return self._ask("POST", f"{_pool(pool_id)}/{what}", RolloutStarted, body=body, not_found=_LIST_POOLS)
+        except RefusedError as error:
+            raise _said_of_rollouts(error) from None
 
     def rollout(self, pool_id: str) -> RolloutPage:
         """What serves a pool, what is under way, and what was."""
@@ -208,7 +215,8 @@ class Client:
             envelope = msgspec.json.decode(body, type=ErrorEnvelope)
         except msgspec.DecodeError:
             return nonsense(self.path)
-        return RefusedError(envelope, not_found if reply.status == http.HTTPStatus.NOT_FOUND else None)
+        is_unknown = reply.status == http.HTTPStatus.NOT_FOUND and not isinstance(envelope.pool_id, str)
+        return RefusedError(envelope, not_found if is_unknown else None)
 
     def _body(self, reply: http.client.HTTPResponse) -> bytes:
         with translated(self.path):
@@ -225,6 +233,13 @@ class Client:
             if not piece:
                 return
             yield piece
+
+
+def _said_of_rollouts(error: RefusedError) -> RefusedError:
+    """Who finds a pool in a change is told where to see it: a canary may stand for days."""
+    if error.envelope.reason != Reason.BUSY or not isinstance(error.envelope.pool_id, str):
+        return error
+    return RefusedError(error.envelope, f"see how far it is with `orchctl rollout status {error.envelope.pool_id}`")
 
 
 _LIST_POOLS = "list the pools with `orchctl status`"

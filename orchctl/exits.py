@@ -69,27 +69,35 @@ def exit_code_of(envelope: ErrorEnvelope) -> ExitCode:
     return ExitCode.TRY_LATER if envelope.retriable else ExitCode.FAILED
 
 
+_OF_REASON = {
+    Reason.CONFIG: "mend the file, then `orchctl reload`",
+    Reason.RESTART: "restart the daemon for it, or take that change back and `orchctl reload`",
+    Reason.AUTH: "run it as root or as the user of the daemon",
+    Reason.SCOPE: "run it as root or as the user of the daemon",
+    Reason.DEADLINE: "give it more time with `--deadline`, or try again when less is waiting",
+    Reason.DEVICE: "see the GPUs with `orchctl status`",
+}
+_OF_POOL = {
+    Reason.NOT_FOUND: "see what serves it with `orchctl rollout status {pool_id}`",
+    Reason.DRAINING: "put it back into service with `orchctl resume {pool_id}`",
+    Reason.MODEL: "see the models with `orchctl models list`",
+}
+"""Only where the refusal names a pool."""
+
+
 def advice(envelope: ErrorEnvelope) -> str | None:
     """What to try after a refusal, None where its message is all there is to say.
 
-    1. a right is missing: become somebody who has it; 2. time ran out: give more;
-    3. a pool is drained: resume it; 4. a pool is not serving: look why;
-    5. anything else that is retriable: the same again, after the daemon's own hint;
-    6. a bug of the daemon: its log has the correlation id; 7. a config: mend it, or restart for it;
-    8. nothing is under way on a pool: look what serves it.
+    1. a right is missing: become somebody who has it; time ran out: give more; a config: mend it, or restart for it; no
+    such GPU: look which there are; 2. of a pool: drained, resume it; nothing is under way, look what serves it; no such
+    model, look which there are; 3. a pool is not serving: look why; 4. anything else that is retriable: the same again,
+    after the daemon's own hint; 5. a bug of the daemon: its log has the correlation id.
     """
-    if envelope.reason == Reason.CONFIG:
-        return "mend the file, then `orchctl reload`"
-    if envelope.reason == Reason.RESTART:
-        return "restart the daemon for it, or take that change back and `orchctl reload`"
-    if envelope.reason in (Reason.AUTH, Reason.SCOPE):
-        return "run it as root or as the user of the daemon"
-    if envelope.reason == Reason.DEADLINE:
-        return "give it more time with `--deadline`, or try again when less is waiting"
-    if envelope.reason == Reason.NOT_FOUND and isinstance(envelope.pool_id, str):
-        return f"see what serves it with `orchctl rollout status {envelope.pool_id}`"
-    if envelope.reason == Reason.DRAINING and isinstance(envelope.pool_id, str):
-        return f"put it back into service with `orchctl resume {envelope.pool_id}`"
+    reason = envelope.reason if isinstance(envelope.reason, str) else ""
+    if reason in _OF_REASON:  # 1
+        return _OF_REASON[Reason(reason)]
+    if reason in _OF_POOL and isinstance(envelope.pool_id, str):  # 2
+        return _OF_POOL[Reason(reason)].format(pool_id=envelope.pool_id)
     if envelope.code in (Code.POOL_UNREADY, Code.POOL_UNAVAILABLE, Code.REPLICA_EXHAUSTED):
         pool = f" {envelope.pool_id}" if isinstance(envelope.pool_id, str) else ""
         return f"see why with `orchctl status{pool}`"

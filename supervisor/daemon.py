@@ -1,7 +1,8 @@
 """The life of one daemon: starts its parts in order, and stops them. No decisions.
 
 Start: read the journal, prove the engines that outlived an earlier daemon, listen, tell systemd, look at the devices;
-the workers follow from what is seen there. After an upgrade clients wait until the workers are Ready again.
+the workers follow from what is seen there. After an upgrade requests wait until the workers are Ready again, but
+not the one for health.
 Stop: the core halts (drain, stop every worker, all ends on disk), then the listeners, the journal and the log close; no
 process, port or socket is left behind. An upgrade closes in the same order and leaves engines and listeners open.
 """
@@ -24,10 +25,11 @@ from supervisor.core.lifecycle import Phase
 from supervisor.daemon_parts import DaemonOrder, DaemonParts
 from supervisor.http.unix_socket import ListenError
 from supervisor.runtime import restoring, systemd
-from supervisor.runtime.handover import Handover, hold_signal, note_config, release_signals
+from supervisor.runtime.handover import Handover, note_config
 from supervisor.runtime.journal.records import Restored
 from supervisor.runtime.oom_shield import shield_daemon
 from supervisor.runtime.residency_watch import ResidencyWatch
+from supervisor.runtime.signals import MEANINGLESS, SignalReader
 
 __all__ = ["Daemon", "DaemonOrder", "ensure_log_dir"]
 
@@ -45,21 +47,19 @@ class Daemon(DaemonParts):
         self._journal.start(self._loop, self._journaling.on_report)
         log.info("workers are confined", extra={"groups": self._processes.groups.summary, "shielded": shield_daemon()})
         self._restore()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._note_signal, number)
-        self._loop.add_signal_handler(signal.SIGHUP, self._note_hangup)
-        release_signals()
-        if self._order.given.is_handed_over and self._order.watchdog_s is not None:
+        self._signals = SignalReader(self._loop, self._note_signal)
+        if self._is_handed_over and self._order.watchdog_s is not None:
             self._start(upkeep.keep_watchdog(self._notifier, self._order.watchdog_s))
         watching = self._start(self._take_over_engines())
-        if self._order.given.is_handed_over:
-            await self._await_workers(watching)
         try:
-            await self._http.start()
+            await self._http.start(is_open=not self._is_handed_over)
         except ListenError:
             self._keeps_engines = True
             await self._close()
             raise
+        if self._is_handed_over:
+            await self._await_workers(watching)
+            self._http.open_door()
         self._start_tasks()
         await self._done.wait()
         await self._close()
@@ -80,7 +80,8 @@ class Daemon(DaemonParts):
         yield upkeep.keep_logs(lambda: [self._hands.log_path(pool_id) for pool_id in self._core.state.replicas])
         yield upkeep.keep_status(self._notifier, lambda: self._core.state, self._chronicle.settle)
         yield upkeep.keep_control(self._http.keep_control)
-        if self._order.watchdog_s is not None and not self._order.given.is_handed_over:
+        yield upkeep.keep_clock()
+        if self._order.watchdog_s is not None and not self._is_handed_over:
             yield upkeep.keep_watchdog(self._notifier, self._order.watchdog_s)
 
     def _serving(self) -> list[tuple[str, int]]:
@@ -89,7 +90,7 @@ class Daemon(DaemonParts):
         return [(each.pool_id, each.incarnation) for each in replicas if each.phase is Phase.READY]
 
     async def _await_workers(self, watching: asyncio.Task[None]) -> None:
-        """After a handover clients wait at the door: a little longer, and they find the engines that they left."""
+        """After a handover requests wait at the door: a little longer, and they find the engines that they left."""
         until_s = self._loop.time() + READY_AFTER_HANDOVER_S
         while self._loop.time() < until_s and not (self._done.is_set() or watching.done()):
             workers = self._core.state.replicas.values()
@@ -120,9 +121,12 @@ class Daemon(DaemonParts):
         self._restored = Restored(unfinished=[], finished=[], damage=None)
 
     def _note_signal(self, number: int) -> None:
-        """The first one drains, the second one stops at once; while one image leaves it is the next one's."""
-        if self._is_leaving:
-            hold_signal(number)
+        """The first one drains, the second one stops at once."""
+        if number in MEANINGLESS:
+            log.info("a signal without a meaning was ignored", extra={"signal": signal.Signals(number).name})
+            return
+        if number == signal.SIGHUP:
+            self._note_hangup()
             return
         is_first = self._core.state.halt_deadline_ms is None
         drain_ms = self._configuration.config.shutdown.drain_ms if is_first else 0
@@ -167,6 +171,8 @@ class Daemon(DaemonParts):
         if self._is_leaving:
             self._progress.forgive()
         self._progress.close()
+        if self._signals is not None:
+            self._signals.close()
         log.info("daemon stopped", extra={"exit_code": self._exit_code, "unwritten_records": unwritten})
 
 

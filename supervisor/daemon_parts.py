@@ -44,18 +44,19 @@ from supervisor.runtime.gauges import Gauges
 from supervisor.runtime.gpu_holders import HeldWatch
 from supervisor.runtime.gpus import GpuSource, Inventory
 from supervisor.runtime.gpus_simulated import SimulatedGpus
-from supervisor.runtime.handover import Handover, hold_signals
+from supervisor.runtime.handover import Handover
 from supervisor.runtime.intent_file import IntentFile
 from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Damage, Restored
 from supervisor.runtime.journaling import Journaling
+from supervisor.runtime.json_log import JsonLog
 from supervisor.runtime.kernel_log import KMSG, KernelLog
 from supervisor.runtime.key_ring import KeyRing
 from supervisor.runtime.lease_desk import LeaseDesk
 from supervisor.runtime.lease_holders import LeaseHolders
 from supervisor.runtime.loop import CoreLoop
 from supervisor.runtime.metrics import Metrics
-from supervisor.runtime.model_shapes import ModelShapes
+from supervisor.runtime.model_heads import ModelHeads
 from supervisor.runtime.needs_file import NeedsFile
 from supervisor.runtime.needs_reader import NeedsReader
 from supervisor.runtime.outlook_desk import OutlookDesk
@@ -70,6 +71,7 @@ from supervisor.runtime.room import HostWatch
 from supervisor.runtime.runs import Runs
 from supervisor.runtime.self_test_desk import SelfTestDesk
 from supervisor.runtime.service import DaemonService
+from supervisor.runtime.signals import SignalReader
 from supervisor.runtime.simulated_room import occupants
 from supervisor.runtime.stream_logs import StreamLogs
 from supervisor.runtime.systemd import Notifier
@@ -101,6 +103,7 @@ class DaemonOrder(Struct, frozen=True):
     keys: KeyRing
     tls: Tls | None
     given: GivenSockets
+    log: JsonLog
     is_config_kept: bool = False
     """Whether the file cannot be used, and `loaded` is what the image before this one left."""
 
@@ -118,7 +121,10 @@ class DaemonParts:
         self._notifier = notifier
         self._done = asyncio.Event()
         self._exit_code = EXIT_OK
+        self._is_handed_over = order.given.is_handed_over
+        """Asked before the sockets are taken."""
         self._is_leaving = self._keeps_engines = False
+        self._signals: SignalReader | None = None
         self.handover: Handover | None = None
         """What the next image of the daemon gets, once `run` is over and there is to be one."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,6 +138,8 @@ class DaemonParts:
         self._configuration = Configuration(
             self._order.loaded, self._order.reader, store, is_reverted=self._order.is_config_kept
         )
+        self._heads = ModelHeads()
+        self._estimates = NeedsReader(self._heads, is_simulated=self._order.simulated is not None)
         self._drafts = self._draw_drafts()
         kept = self._wishes.intent.pools if self._wishes is not None else {}
         blueprints = self._blueprints = Blueprints(draw_first(config, kept, self._drafts.draw_now))
@@ -167,6 +175,7 @@ class DaemonParts:
             self._found,
             state_dir=self._order.places.state_dir,
             log_dir=self._order.places.log_dir,
+            needs=self._estimates,
             is_simulated=self._order.simulated is not None,
         )
 
@@ -175,6 +184,7 @@ class DaemonParts:
         runs = self._runs = Runs(blueprints, self._logs, self._hands.engine_of, self._post_fact, outputs)
         self._metrics = Metrics(lambda: self._core.state, runs.meters)
         self._metrics.registry.register(self._policy)
+        self._metrics.registry.register(self._order.log)
         self._gauges = Gauges(self._metrics, runs.meters)
         self._journaling = Journaling(
             self._journal, self._logs, self._core.post, self._core.now_ms, outputs, self._note_damage
@@ -185,7 +195,7 @@ class DaemonParts:
 
     def _build_desks(self, blueprints: Blueprints) -> None:
         self._config_desk = ConfigDesk(
-            self._core, self._answers, blueprints, self._configuration, self._drafts, self._progress.make_room
+            self._core, self._answers, blueprints, self._configuration, self._drafts, self._make_room
         )
         self._rollouts = RolloutDesk(self._core, self._answers, blueprints, self._configuration, self._drafts)
         self._outlooks = OutlookDesk(
@@ -257,9 +267,11 @@ class DaemonParts:
         self._host.look()
 
     def _draw_drafts(self) -> Drafts:
-        places, is_simulated = self._order.places, self._order.simulated is not None
-        needs = NeedsReader(is_simulated=is_simulated)
-        return Drafts(self._configuration, ModelShapes().kv_bytes_per_token, needs.need_of, places.models_dir)
+        models_dir = self._order.places.models_dir
+        return Drafts(self._configuration, self._heads.kv_bytes_per_token, self._estimates.need_of, models_dir)
+
+    def _make_room(self, slots: int) -> None:
+        self._progress.make_room(REVISIONS_AT_ONCE * slots)
 
     def _engine_of(self, key: str) -> EngineHttp | None:
         replica = self._core.state.replicas.get(key)
@@ -291,6 +303,7 @@ class DaemonParts:
             config_desk=self._config_desk,
             outlook_desk=self._outlooks,
             self_test_desk=self._self_tests,
+            intents=self._intents,
         )
 
     def _draw_edge(self) -> HttpServer:
@@ -331,7 +344,8 @@ class DaemonParts:
         """The next image of the daemon may take over, and gets the signals from here on; or the cause why not."""
         if self._done.is_set() or (cause := quiesce.find_unrest(self._core.state)) is not None:
             return "the daemon stops" if self._done.is_set() else cause
-        hold_signals()
+        if self._signals is not None:
+            self._signals.close()
         self._is_leaving = self._keeps_engines = True
         self._done.set()
         return None

@@ -41,6 +41,7 @@ from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Durability, Restored
 from supervisor.runtime.json_log import JsonLog
 from supervisor.runtime.key_ring import KeyRing
+from supervisor.runtime.signals import hold_signals
 from supervisor.runtime.systemd import Notifier, watchdog_interval_s
 from supervisor.runtime.upgrade import own_command
 
@@ -77,14 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             _check(loaded)
             return
         given = _given_sockets(received)
+        hold_signals()
         log.start()
-        outcome: int | Handover = _run(_serve(loaded, simulated, given, is_config_kept=is_kept))
+        outcome: int | Handover = _run(_serve(loaded, simulated, given, log, is_config_kept=is_kept))
     except Refusal as refusal:
         sys.stderr.write(f"{refusal}\n")
         outcome = refusal.exit_code if received is None else EXIT_NOT_REPLACED
     finally:
-        log.stop()
-    sys.exit(outcome if isinstance(outcome, int) else _become_next(outcome))
+        is_written = log.stop()
+    exit_code = outcome if isinstance(outcome, int) else _become_next(outcome)
+    if not is_written:  # the interpreter would wait for the thread that holds standard error, and then abort
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def _become_next(given: Handover) -> int:
@@ -184,7 +189,9 @@ def _plan(loaded: Loaded) -> Places:
     return plan_places(loaded.config, defaults_from_environ(os.environ, os.geteuid()), os.environ)
 
 
-async def _serve(loaded: Loaded, simulated: str | None, given: GivenSockets, *, is_config_kept: bool) -> int | Handover:
+async def _serve(
+    loaded: Loaded, simulated: str | None, given: GivenSockets, log: JsonLog, *, is_config_kept: bool
+) -> int | Handover:
     places = _plan(loaded)
     keys, tls = _read_keys(loaded, places), _read_certificate(loaded)
     gpus = await _choose_gpus(simulated)
@@ -192,7 +199,7 @@ async def _serve(loaded: Loaded, simulated: str | None, given: GivenSockets, *, 
     watchdog_s = watchdog_interval_s(os.environ)
     reader = FileReader(loaded.source)
     order = DaemonOrder(
-        loaded, reader, places, gpus, simulated, version("orchctl"), watchdog_s, keys, tls, given, is_config_kept
+        loaded, reader, places, gpus, simulated, version("orchctl"), watchdog_s, keys, tls, given, log, is_config_kept
     )
     daemon = Daemon(order, journal, restored, Notifier(os.environ))
     try:

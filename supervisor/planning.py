@@ -23,7 +23,7 @@ from supervisor.runtime import blueprint
 from supervisor.runtime.gpus import Device, Inventory
 from supervisor.runtime.gpus_nvml import NvmlReader
 from supervisor.runtime.gpus_simulated import SimulatedGpus, SimulationTextError, parse_simulated
-from supervisor.runtime.model_shapes import ModelShapes
+from supervisor.runtime.model_heads import ModelHeads
 from supervisor.runtime.needs_reader import NeedsReader
 from supervisor.runtime.plan_desk import plan_memory
 from supervisor.wire.plan import MemoryPlan
@@ -54,8 +54,9 @@ async def _plan(path: Path, simulated: str | None) -> MemoryPlan:
         inventory = await reader.inventory()
     finally:
         await reader.close()
-    drawn = blueprint.draw_pools(loaded.config, loaded.source, ModelShapes().kv_bytes_per_token)
-    drawn = NeedsReader(is_simulated=simulated is not None).with_needs(drawn)
+    heads = ModelHeads()
+    drawn = blueprint.draw_pools(loaded.config, loaded.source, heads.kv_bytes_per_token)
+    drawn = NeedsReader(heads, is_simulated=simulated is not None).with_needs(drawn)
     core = Conductor(tuple(each.plan for each in drawn.values()), blueprint.draw_host(loaded.config))
     core.handle(DevicesSeen(tuple(_seen(each) for each in inventory.devices)), 0.0)
     free_mib = psutil.virtual_memory().available >> 20

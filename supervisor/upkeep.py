@@ -1,10 +1,11 @@
-"""What a running daemon does every few seconds: turn logs over, tell systemd, look after its control socket.
+"""What a running daemon does every few seconds: turn logs over, tell systemd, look at its control socket and the clock.
 
 The watchdog is pinged on the event loop itself: a loop that is blocked is silent, and systemd ends the daemon.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ LOG_FILES_KEEP = 3
 LOG_LOOK_EVERY_S = 10.0
 STATUS_EVERY_S = 5.0
 CONTROL_LOOK_EVERY_S = 2.0
+CLOCK_LOOK_EVERY_S = 1.0
+CLOCK_JUMP_S = 1.0
+"""Whoever keeps a clock right by slewing moves it less than this in a second."""
 
 Work = Coroutine[Any, Any, None]
 
@@ -65,6 +69,22 @@ async def keep_watchdog(notifier: Notifier, every_s: float) -> None:
     while True:
         notifier.send(systemd.WATCHDOG)
         await asyncio.sleep(every_s)
+
+
+async def keep_clock(every_s: float = CLOCK_LOOK_EVERY_S) -> None:
+    """Say where the wall clock was set: times of the log do not compare over it. No deadline or limit goes by it."""
+    apart_s = _wall_ahead_s()
+    while True:
+        await asyncio.sleep(every_s)
+        now_apart_s = _wall_ahead_s()
+        if abs(now_apart_s - apart_s) >= CLOCK_JUMP_S:
+            log.warning("the wall clock jumped", extra={"by_s": round(now_apart_s - apart_s, 3)})
+        apart_s = now_apart_s
+
+
+def _wall_ahead_s() -> float:
+    """How far the wall clock is ahead of the time since boot, which goes on while a host is suspended."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def keep_control(look: Callable[[], Awaitable[bool]], every_s: float = CONTROL_LOOK_EVERY_S) -> None:

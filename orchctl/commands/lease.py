@@ -15,12 +15,12 @@ import typer
 from orchctl.client import Client
 from orchctl.context import client_of
 from orchctl.durations import duration_ms, lifetime_ms, spoken
-from orchctl.exits import ExitCode, RefusedError, UnreachableError, VerbError
+from orchctl.exits import ExitCode, RefusedError, UnreachableError, VerbError, usage
 from orchctl.lease_text import lease_lines
 from orchctl.progress import WaitingLine
 from orchctl.render import Output, OutputKind, say, show
 from orchctl.terminal import err_screen, out_screen
-from supervisor.wire.leases import LeasePage, LeaseRequest, LeaseView
+from supervisor.wire.leases import LEASE_MS_MAX, LEASE_MS_MIN, LeasePage, LeaseRequest, LeaseView
 
 HELP = "Take GPUs out of service for a command, see who has which, give them back."
 
@@ -56,20 +56,15 @@ def take(
     pools come back when it ends. Its exit code is that of this verb.
     """
     client = client_of(ctx)
-    request = LeaseRequest(
-        devices=devices.split(","), for_ms=lifetime_ms(period, "--for"), drain_ms=duration_ms(drain, "--drain")
-    )
+    for_ms = lifetime_ms(period, "--for")
+    if not LEASE_MS_MIN <= for_ms <= LEASE_MS_MAX:
+        raise usage("--for is between 1s and 30d", "give another time")
+    request = LeaseRequest(devices=devices.split(","), for_ms=for_ms, drain_ms=duration_ms(drain, "--drain"))
     request.until_exit = bool(command)
     request.purpose = purpose or " ".join(command or ())[:200]
     if drain_to is not None:
         request.drain_to = drain_to
-    with _signals_raise():
-        lease = client.take_lease(request)
-        try:
-            held = _wait_held(client, lease)
-        except (KeyboardInterrupt, _ToldToEnd):
-            _give_back(client, lease.lease_id)
-            raise
+    held = _take(client, request)
     if not command:
         text = f"lease {held.lease_id} holds {', '.join(held.devices)} for {spoken(held.expires_in_ms)}"
         show(held, output, lambda: [f"{text}; give it back with `orchctl lease return {held.lease_id}`"])
@@ -77,7 +72,7 @@ def take(
     try:
         code = _run(client, held, command)
     finally:
-        _give_back(client, lease.lease_id)
+        _give_back(client, held.lease_id)
     if code:
         raise typer.Exit(code)
 
@@ -121,6 +116,30 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _take(client: Client, request: LeaseRequest) -> LeaseView:
+    """A lease that is held. Whoever is told to end before gives it back, as soon as it has a name."""
+    lease: LeaseView | None = None
+    with _signals_raise():
+        try:
+            with _signals_wait():
+                lease = client.take_lease(request)
+            return _wait_held(client, lease)
+        except (KeyboardInterrupt, _ToldToEnd):
+            if lease is not None:
+                _give_back(client, lease.lease_id)
+            raise
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Until the daemon has answered, for seconds at most: a lease whose name nobody read is given back by nobody."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait_held(client: Client, lease: LeaseView) -> LeaseView:

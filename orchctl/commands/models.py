@@ -29,7 +29,7 @@ from supervisor.store.checking import find_damage
 from supervisor.store.eviction import EvictionPlan, plan_eviction
 from supervisor.store.faults import StoreError
 from supervisor.store.leftovers import clear_leftovers, count_leftovers
-from supervisor.store.needed import digests_held, digests_named
+from supervisor.store.needed import digests_held, digests_named, digests_open
 from supervisor.store.shelf import Needed
 from supervisor.store.sources import parse_source
 
@@ -75,6 +75,8 @@ def pull(
         pulled = fetch(Wish(wanted, name, digest), means)
     done = "is there already" if pulled.was_there else "is in the store"
     _show_entry(pulled.entry, rules, output, done)
+    if pulled.is_believed:
+        say("no `--sha256` was given: it is believed as it came; from now on every load is checked against this digest")
 
 
 def add(
@@ -244,7 +246,7 @@ def _needed_now(ctx: typer.Context, config: Path | None) -> Needed:
     def needed(catalogue: Catalogue) -> set[str]:
         rules, needs = find_rules(client_of(ctx), config, are_pools_needed=True)
         _require_known(needs)
-        return digests_named(catalogue, needs.refs) | digests_held(catalogue, rules.models_dir)
+        return digests_named(catalogue, needs.refs) | digests_open(catalogue, rules.models_dir)
 
     return needed
 

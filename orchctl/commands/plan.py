@@ -89,7 +89,7 @@ def _judge_change(outlook: ChangeOutlook) -> None:
     if never:
         raise VerbError(ExitCode.CONFIG, f"{', '.join(never)} cannot start like this", "take a smaller model or ctx")
     if later:
-        raise VerbError(ExitCode.TRY_LATER, f"{', '.join(later)} would not start now", "free memory, or wait")
+        raise VerbError(ExitCode.TRY_LATER, f"{', '.join(later)} would not start now", "mend the cause above, or wait")
 
 
 def _judge(found: MemoryPlan) -> None:

@@ -4,6 +4,7 @@ NVML can hang for many seconds where a GPU is in trouble and cannot be interrupt
 behind when it is late, and the program ends without it.
 """
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -108,7 +109,17 @@ def _holders(nvml: Any, index: int, handle: object, our_pids: frozenset[int]) ->
     running = {each.pid: each for ask in asks for each in _quietly(nvml, partial(ask, handle)) or ()}
     for pid, process in sorted(running.items()):
         name = _text(Path(f"/proc/{pid}/comm")).strip() or "unknown"
-        yield VramHolder(gpu=index, pid=pid, name=name, used_bytes=process.usedGpuMemory, is_ours=pid in our_pids)
+        yield VramHolder(
+            gpu=index, pid=pid, name=name, used_bytes=process.usedGpuMemory, is_ours=is_ours(pid, our_pids)
+        )
+
+
+def is_ours(pid: int, engines: frozenset[int]) -> bool:
+    """Whether a process is an engine of ours or was started by one: engines lead a session of their own."""
+    try:
+        return pid in engines or os.getsid(pid) in engines
+    except (OSError, OverflowError):
+        return False
 
 
 def _quietly(nvml: Any, ask: Callable[[], Any]) -> Any:  # noqa: ANN401  (as above)

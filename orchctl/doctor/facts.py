@@ -16,7 +16,7 @@ class FileFact(Struct, frozen=True, kw_only=True):
 
 
 class VramHolder(Struct, frozen=True, kw_only=True):
-    """A process that has memory on a GPU. `is_ours`: an engine of the daemon that runs."""
+    """A process that has memory on a GPU. `is_ours`: of an engine of the daemon that runs."""
 
     gpu: int
     pid: int

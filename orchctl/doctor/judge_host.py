@@ -45,8 +45,9 @@ def judge_cgroup(facts: HostFacts) -> list[Finding]:
             )
         ]
     if facts.cgroup_version == 1:
-        fix = "boot with systemd.unified_cgroup_hierarchy=1"
-        return [warning("cgroup", "control groups are of version 1: an engine's memory is not limited on its own", fix)]
+        text = "control groups are of version 1: engines are limited only where the daemon may make groups there"
+        fix = "see worker_groups in `orchctl status -o json`, or boot with systemd.unified_cgroup_hierarchy=1"
+        return [warning("cgroup", text, fix)]
     if facts.cgroup_controllers is None:
         return [ok("cgroup", "control groups are of version 2")]
     missing = [name for name in CONTROLLERS if name not in facts.cgroup_controllers]
@@ -68,7 +69,8 @@ def judge_limits(facts: HostFacts) -> list[Finding]:
     if limits.core_bytes != 0:
         text = f"{limits.of} may leave core files, which hold keys and prompts"
         found.append(warning("limits", text, "ulimit -c 0; in a unit LimitCORE=0"))
-    return found or [ok("limits", f"{limits.of} has room: {limits.open_files} files")]
+    files = "files without limit" if limits.open_files < 0 else f"{limits.open_files} files"
+    return found or [ok("limits", f"{limits.of} has room: {files}")]
 
 
 def judge_shm(facts: HostFacts) -> list[Finding]:

@@ -109,7 +109,7 @@ def read_catalogue(models_dir: Path) -> Catalogue:
         raise CatalogueError(f"{path} {cause}") from error
     with os.fdopen(fd, "rb") as file:
         _check(path, os.fstat(fd))
-        return _decode(path, file.read(FILE_BYTES_MAX))
+        return decode_catalogue(path, file.read(FILE_BYTES_MAX))
 
 
 def _check(path: Path, found: os.stat_result) -> None:
@@ -123,7 +123,10 @@ def _check(path: Path, found: os.stat_result) -> None:
         raise CatalogueError(f"{path} is larger than {FILE_BYTES_MAX} bytes")
 
 
-def _decode(path: Path, data: bytes) -> Catalogue:
+def decode_catalogue(path: Path | str, data: bytes) -> Catalogue:
+    """The catalogue in these bytes; `path` names it in messages. Raises CatalogueError."""
+    if len(data) > FILE_BYTES_MAX:
+        raise CatalogueError(f"{path} is larger than {FILE_BYTES_MAX} bytes")
     try:
         catalogue = msgspec.json.decode(data, type=Catalogue)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -223,7 +223,7 @@ def _check_budget(task: Task, home: ReplicaSet, prompt_tokens: int | None) -> Mu
     if prompt_tokens is None:
         if task.prompt_bytes + PROMPT_TOKENS_EXTRA <= room:
             return None
-        if room > 0 and not home.serving:
+        if room > 0 and not home.can_serve:
             return _refuse_uncounted(home)
         if room > 0:
             return MustCount(next(member for member in home.serving if not member.breaker.is_ejecting))

@@ -33,8 +33,10 @@ def fail(state: State, task: Task, code: Code, reason: Reason, message: str, ret
 
 
 def note_committed(state: State, job_id: str, log_bytes: int, now_ms: float) -> None:
-    """The end is on disk and published: the task is over."""
-    task = state.tasks[job_id]
+    """The end is on disk and published: the task is over. Of a task that is not known it means nothing."""
+    task = state.tasks.get(job_id)
+    if task is None:
+        return
     assert isinstance(task.phase, Ending), f"{job_id} was not ending"
     state.writes_pending -= 1
     remember(state, task, task.phase.outcome, log_bytes, now_ms)

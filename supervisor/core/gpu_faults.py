@@ -4,7 +4,7 @@ The table of `faults` decides the reaction, the book remembers; here it is carri
 given back only by an inventory that was taken after its fault: facts are followed, not the clock alone.
 """
 
-from supervisor.core import faults, masks, restart
+from supervisor.core import faults, leases, masks, restart
 from supervisor.core.agenda import Alarm
 from supervisor.core.devices import Withheld
 from supervisor.core.effects import NoteFault, NoteRecovery, ProbeEngine
@@ -167,6 +167,7 @@ def _recovery(state: State, uuid: str) -> RecoveryAction | None:
 def note_devices(state: State, event: DevicesSeen, now_ms: float) -> None:
     """A complete inventory: what the driver says of each GPU is followed, then every worker has its devices, or not."""
     masks.take_inventory(state, event)
+    leases.bind(state)
     present = {device.uuid for device in event.devices}
     for uuid, hold in list(state.faults.holds.items()):
         if uuid not in present:

@@ -122,10 +122,15 @@ def _release_reservation(state: State, task: Task) -> None:
     state.writes_pending -= 1
 
 
+def _known(state: State, job_ids: tuple[str, ...]) -> list[Task]:
+    """The tasks of a report; one that is not known is none of this daemon's."""
+    return [state.tasks[job_id] for job_id in job_ids if job_id in state.tasks]
+
+
 def note_accepts_committed(state: State, event: AcceptsCommitted, now_ms: float) -> None:
     """On disk: the tasks are accepted and wait, in the order in which they were written."""
-    for job_id in event.job_ids:
-        task = state.tasks[job_id]
+    for task in _known(state, event.job_ids):
+        job_id = task.job_id
         assert isinstance(task.phase, Accepting), f"{job_id} was not accepting"
         _release_reservation(state, task)
         state.counts.enqueued += 1
@@ -139,8 +144,9 @@ def note_accepts_committed(state: State, event: AcceptsCommitted, now_ms: float)
 
 def note_accepts_failed(state: State, event: AcceptsFailed) -> None:
     """Not on disk: the callers are refused, as if the tasks had never been."""
-    for job_id in event.job_ids:
-        task = state.tasks.pop(job_id)
+    for task in _known(state, event.job_ids):
+        job_id = task.job_id
+        del state.tasks[job_id]
         del state.by_task[task.tenant][task.task_id]
         _release_reservation(state, task)
         state.quotas.release(task)
@@ -153,8 +159,11 @@ def note_accepts_failed(state: State, event: AcceptsFailed) -> None:
 
 
 def cancel(state: State, event: CancelRequested) -> None:
-    """End a task for its caller: idempotent, in every phase (ORCH-3017, ORCH-3026)."""
-    task = state.tasks[event.job_id]
+    """End a task for its caller: idempotent, in every phase, also where it was forgotten (ORCH-3017, ORCH-3026)."""
+    task = state.tasks.get(event.job_id)
+    if task is None:
+        state.out.append(AnswerCancelled(event.ticket, 0))
+        return
     match task.phase:
         case Ending(outcome=outcome) | Ended(outcome=outcome):
             state.out.append(AnswerCancelled(event.ticket, outcome.emitted))

@@ -40,7 +40,7 @@ def request(state: State, event: LeaseRequested, now_ms: float) -> None:
         return
     lease = Lease(note, drain_deadline_ms=now_ms + event.drain_ms)
     state.leases[note.lease_id] = lease
-    _bind(state)
+    bind(state)
     state.is_intent_stale = True
     state.agenda.add(lease.drain_deadline_ms, Alarm.LEASE, note.lease_id)
     state.agenda.add(note.expires_ms, Alarm.LEASE, note.lease_id)
@@ -92,8 +92,12 @@ def _parts(state: State, note: LeaseNote) -> frozenset[str]:
     return frozenset().union(*(state.devices.with_instances(uuid) for uuid in note.devices))
 
 
-def _bind(state: State) -> None:
-    """Nothing new is dispatched to the workers on leased GPUs: also to one that came after its lease was begun."""
+def bind(state: State) -> None:
+    """Nothing new is dispatched to the workers on leased GPUs: also to one that came after its lease was begun.
+
+    To be told with an inventory or a new worker, before a worker is told that it lacks a GPU: what waits for it looks
+    for another pool then.
+    """
     parts = {lease_id: _parts(state, lease.note) for lease_id, lease in state.leases.items()}
     bound: dict[str, list[str]] = {lease_id: [] for lease_id in state.leases}
     is_changed = False
@@ -117,7 +121,7 @@ def settle(state: State, now_ms: float) -> None:
     if not state.devices.is_known:
         return
     if any(lease.pools is None or lease.phase is not LeasePhase.HELD for lease in state.leases.values()):
-        _bind(state)
+        bind(state)
     for lease in tuple(state.leases.values()):
         replicas = _workers(state, lease)
         if lease.phase is LeasePhase.DRAINING and not any(replica.runs for replica in replicas):
@@ -182,7 +186,7 @@ def end(state: State, event: LeaseEnded, now_ms: float) -> None:
     if lease.phase is not LeasePhase.DRAINING:
         for replica in _workers(state, lease):  # they stopped because they were asked to: no storm begins with that
             replica.history = structs.replace(replica.history, starts=())
-    _bind(state)
+    bind(state)
     for uuid in lease.note.devices:
         state.devices.release(uuid, Withheld.LEASE)
     state.out.append(NoteLease(event.lease_id, "ended", event.why))

@@ -30,4 +30,4 @@ def find_meter(plan: PoolPlan, key: SetKey, known: Iterable[Replica]) -> str:
 
 
 def _shape(key: SetKey) -> SetKey:
-    return structs.replace(key, model_digest="", engine_version=None, variant=None)
+    return structs.replace(key, model_digest="", engine_version=None, variant=None, beside_digest="")

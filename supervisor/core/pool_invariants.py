@@ -1,10 +1,13 @@
 """What is true of pools and their rollouts after every event (ORCH-3031, ORCH-3033). The daemon does not check it."""
 
+from supervisor.core.lease import LeasePhase
 from supervisor.core.lifecycle import Phase
 from supervisor.core.replicas import Replica
 from supervisor.core.revisions import TRAFFIC, Role, RolloutPhase, parse_key
 from supervisor.core.rollout import Pool
 from supervisor.core.state import State, key_of_replica
+
+_WITH_PROCESS = (Phase.SPAWNING, Phase.LOADING, Phase.INSPECTING, Phase.TESTING, Phase.READY, Phase.STOPPING)
 
 
 def pool_violations(state: State) -> list[str]:
@@ -12,6 +15,7 @@ def pool_violations(state: State) -> list[str]:
     found = [sentence for pool in state.pools.values() for sentence in _pool(state, pool)]
     found += [sentence for replica in state.replicas.values() for sentence in _worker(state, replica)]
     found += _routes(state)
+    found += _lent(state)
     aside = {key for key, replica in state.replicas.items() if replica.role is not Role.CURRENT}
     if state.aside != aside:
         found.append(f"aside are {sorted(aside)}, noted are {sorted(state.aside)}")
@@ -60,6 +64,20 @@ def _worker(state: State, replica: Replica) -> list[str]:
         found.append(f"{name} keeps a session and is {replica.role}")
     if replica.phase is Phase.RESTING and not replica.is_making_way and replica.role is Role.CURRENT:
         found.append(f"{name} rests for nobody")
+    return found
+
+
+def _lent(state: State) -> list[str]:
+    """While a lease is held, no worker has a process on its GPUs."""
+    held = [lease.note for lease in state.leases.values() if lease.phase is LeasePhase.HELD]
+    found = []
+    for note in held:
+        devices = frozenset().union(*(state.devices.with_instances(uuid) for uuid in note.devices))
+        found += [
+            f"{key} is {replica.phase} on a GPU of {note.lease_id}, which is held"
+            for key, replica in state.replicas.items()
+            if replica.phase in _WITH_PROCESS and not devices.isdisjoint(replica.devices)
+        ]
     return found
 
 

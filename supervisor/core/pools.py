@@ -9,7 +9,7 @@ A worker *retires*: it ends what it has, until `retire_by_ms`, is stopped, and i
 takes over from whom: that is `rollouts`'.
 """
 
-from supervisor.core import masks, memory_desk, runs, sessions, waiting, wedge, workers
+from supervisor.core import leases, masks, memory_desk, runs, sessions, waiting, wedge, workers
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import ForgetWorker
 from supervisor.core.fitting import find_refuge
@@ -35,6 +35,7 @@ def add(state: State, plan: PoolPlan, role: Role, now_ms: float) -> Replica:
     join_set(state, replica)
     if role is not Role.CURRENT:
         state.aside.add(plan.pool_id)
+    leases.bind(state)
     memory_desk.refuse_masks(state, state.devices.seen, now_ms)
     masks.place_all(state, now_ms)
     return replica

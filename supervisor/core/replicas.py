@@ -82,6 +82,8 @@ class SetKey(Struct, frozen=True):
     sampler_profile_version: str
     engine_version: str | None
     variant: str | None = None
+    beside_digest: str = ""
+    """Of the files that the engine loads beside its model; known together with its version."""
 
     @property
     def set_id(self) -> str:
@@ -96,6 +98,7 @@ class SetKey(Struct, frozen=True):
                 self.sampler_profile_version,
                 self.engine_version,
                 *([] if self.variant is None else [self.variant]),
+                *([f"beside {self.beside_digest}"] if self.beside_digest else []),
             )
         )
         return "rs-" + sha256(text.encode()).hexdigest()[:12]
@@ -103,12 +106,12 @@ class SetKey(Struct, frozen=True):
     @property
     def forming(self) -> "SetKey":
         """The key of the set in which members wait until their version is known."""
-        return structs.replace(self, engine_version=None)
+        return structs.replace(self, engine_version=None, beside_digest="")
 
     @property
     def kind(self) -> str:
         """The name of what is equal for all versions of the engine and all variants."""
-        return structs.replace(self, engine_version=None, variant=None).set_id
+        return structs.replace(self, engine_version=None, variant=None, beside_digest="").set_id
 
 
 class Replica(Struct, kw_only=True):
@@ -141,6 +144,8 @@ class Replica(Struct, kw_only=True):
     pid: int | None = None
     port: int | None = None
     engine_version: str | None = None
+    beside_digest: str = ""
+    """Of the files beside its model, as they were verified for this incarnation."""
     slots: int = 0
     ctx_per_slot: int = 0
     history: History = field(default_factory=History)

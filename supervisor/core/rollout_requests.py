@@ -124,7 +124,8 @@ def abort(state: State, event: RolloutAborted, now_ms: float) -> None:
     """Undo what was begun. Idempotent while it is being undone."""
     pool = state.pools.get(event.pool_id)
     if pool is None or pool.rollout is None:
-        refused = _unknown(event.pool_id) if pool is None else _nothing(pool.pool_id, "No rollout is under way.")
+        message = f"No rollout of pool {event.pool_id} is under way."
+        refused = _unknown(event.pool_id) if pool is None else _nothing(pool.pool_id, message)
         state.out.append(AnswerRefused(event.ticket, refused))
         return
     _abort(state, pool, event.cause, now_ms)
@@ -140,7 +141,7 @@ def _abort(state: State, pool: Pool, cause: str, now_ms: float) -> None:
 def roll_back(state: State, event: RollbackRequested, now_ms: float) -> None:
     """One action back to what served before (ORCH-3033): idempotent, and done in this very step where that is loaded.
 
-    1. What is under way is undone: nothing of it served alone yet.
+    1. What is under way is undone: nothing of it served alone yet. A rollback that is under way goes on.
     2. A pool that was rolled back stays where it is.
     3. The revision before the current one takes over, where it is still loaded.
     """
@@ -150,6 +151,9 @@ def roll_back(state: State, event: RollbackRequested, now_ms: float) -> None:
         return
     standby = None if pool.standby is None else state.replicas[pool.standby]
     if pool.rollout is not None:  # 1
+        if pool.rollout.kind is RolloutKind.ROLLBACK and not pool.rollout.is_aborted:
+            state.out.append(AnswerRollout(event.ticket, pool.pool_id, parse_key(pool.rollout.key)[1]))
+            return
         _abort(state, pool, "rolled back by an operator", now_ms)
     elif not pool.is_rolled_back:  # 2
         if standby is None or standby.phase is not Phase.READY:
@@ -172,7 +176,8 @@ def share(state: State, event: CanaryShared, _now_ms: float) -> None:
     pool = state.pools.get(event.pool_id)
     rollout = None if pool is None else pool.rollout
     if pool is None or rollout is None or rollout.canary is None:
-        refused = _unknown(event.pool_id) if pool is None else _nothing(pool.pool_id, "There is no canary.")
+        message = f"Pool {event.pool_id} has no canary."
+        refused = _unknown(event.pool_id) if pool is None else _nothing(pool.pool_id, message)
         state.out.append(AnswerRefused(event.ticket, refused))
         return
     if not 0 <= event.share_buckets <= BUCKETS:
@@ -205,7 +210,7 @@ def change_pools(state: State, event: PoolsChanged, now_ms: float) -> None:
         state.host = event.host
         state.quotas.tune(event.host.tenants)
         endings.tune(state, now_ms)
-        sessions.bound(state, event.host.sessions_max)
+        sessions.tune(state)
     for plan in event.tuned:
         pools.tune(state, plan, now_ms)
     for pool_id in event.removed:

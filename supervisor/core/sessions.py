@@ -110,6 +110,16 @@ def bound(state: State, count_max: int) -> None:
         _remove(state, next(iter(state.sessions.values())))
 
 
+def tune(state: State) -> None:
+    """The ceilings of the host are other ones: a session that has reached them keeps no KV, and counts no turn past."""
+    bound(state, state.host.sessions_max)
+    for session in state.sessions.values():
+        if session.turns >= state.host.session_turns_max:
+            session.turns = state.host.session_turns_max
+            if session.run_id is None:
+                _unseat(state, session)
+
+
 def end_turn(state: State, replica: Replica, run_id: int, tokens: int) -> None:
     """A run is over, its slot perhaps not yet free. `tokens` of KV are left of it, 0 for none that is of use."""
     key = replica.slot_table.session_of(run_id)

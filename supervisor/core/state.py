@@ -160,6 +160,8 @@ def set_key(plan: PoolPlan, engine_version: str | None) -> SetKey:
 def key_of_replica(replica: Replica) -> SetKey:
     """The set that a worker belongs to in its role: only current revisions share one."""
     key = set_key(replica.plan, replica.engine_version)
+    if replica.engine_version is not None:
+        key = structs.replace(key, beside_digest=replica.beside_digest)
     return key if replica.role is Role.CURRENT else structs.replace(key, variant=replica.pool_id)
 
 

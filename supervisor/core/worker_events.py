@@ -70,11 +70,12 @@ class EngineProbed(Struct, frozen=True):
 
 
 class ModelVerified(Struct, frozen=True):
-    """The model file has the digest that it should have."""
+    """The model file has the digest that it should have; `beside_digest` is that of the files beside it, if any."""
 
     pool_id: str
     incarnation: int
     model_digest: str
+    beside_digest: str = ""
 
 
 class Holder(Struct, frozen=True):

@@ -18,22 +18,26 @@ from supervisor.core.workers import disown, give
 
 def note_model_verified(state: State, replica: Replica, event: ModelVerified, now_ms: float) -> None:
     """The file is the one that the configuration names (ORCH-3037)."""
+    replica.beside_digest = event.beside_digest
+    detail = event.model_digest + (f", beside it {event.beside_digest}" if event.beside_digest else "")
     is_running = replica.found is not None and replica.found.devices == replica.devices
     if not is_running:
         disown(state, replica)
-    give(state, replica, Signal.ENGINE_FOUND if is_running else Signal.MODEL_VERIFIED, now_ms, event.model_digest)
+    give(state, replica, Signal.ENGINE_FOUND if is_running else Signal.MODEL_VERIFIED, now_ms, detail)
 
 
 def note_engines_found(state: State, event: EnginesFound, _: float) -> None:
     """Engines that outlived their daemon: each is adopted once its pool has its devices and its model is verified.
 
-    One of a worker that this daemon does not have (a canary, a candidate, what was kept for a rollback) is ended.
+    One of a worker that this daemon does not have (a canary, a candidate, what was kept for a rollback), or has stopped
+    for good already, is ended.
     """
     for found in event.engines:
-        if found.pool_id in state.replicas:
-            state.replicas[found.pool_id].found = found
-        else:
+        replica = state.replicas.get(found.pool_id)
+        if replica is None or replica.phase is Phase.OFF:
             state.out.append(EndFoundEngine(found.pool_id))
+        else:
+            replica.found = found
 
 
 def note_spawned(state: State, replica: Replica, event: EngineSpawned, now_ms: float) -> None:

@@ -46,6 +46,8 @@ class Edge:
     keyed_document: bytes = b""
     """The same while a key is asked for."""
     long_answers: set[LongAnswer] = field(default_factory=set)
+    door: asyncio.Event | None = None
+    """Until it is set only `/healthz` is answered: after an upgrade the others wait for the workers."""
     is_closing: bool = False
     is_leaving: bool = False
     """The daemon replaces itself soon: a connection that ends with its answer is never cut in a request."""
@@ -79,6 +81,11 @@ class Call:
     def answer(self, answer: Struct | Refused, status: int = 200) -> web.Response:
         """A JSON answer or the error envelope."""
         return self.refuse(answer) if isinstance(answer, Refused) else self.reply(answer, status)
+
+    async def answer_kept(self, answer: Struct | Refused, status: int = 200) -> web.Response:
+        """The same to an operator, once what was asked for is on disk: what is said to be done outlives a crash."""
+        await self.service.wishes_stored()
+        return self.answer(answer, status)
 
     def refuse(self, refused: Refused) -> web.Response:
         """The error envelope."""

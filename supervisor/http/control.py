@@ -23,12 +23,12 @@ async def drain(call: Call) -> web.StreamResponse:
     request = body if isinstance(body, Refused) else _DRAIN.parse(body)
     if isinstance(request, Refused):
         return call.refuse(request)
-    return call.answer(call.service.drain(call.ident, request.deadline_ms), 202)
+    return await call.answer_kept(call.service.drain(call.ident, request.deadline_ms), 202)
 
 
 async def resume(call: Call) -> web.StreamResponse:
     """`POST /v1/pools/{id}/resume`. A body is not looked at."""
-    return call.answer(call.service.resume(call.ident), 202)
+    return await call.answer_kept(call.service.resume(call.ident), 202)
 
 
 async def plan(call: Call) -> web.StreamResponse:

@@ -19,6 +19,7 @@ from supervisor.http.service import Caller
 from supervisor.wire.codes import Code, Reason
 
 CORRELATION = istr("X-Correlation-Id")
+LIVE = "/healthz"
 _HEADER_EXTRA_BYTES = 4
 """Colon, space, CR and LF of one header line."""
 _FAILED = Refused(code=Code.INTERNAL, message="The daemon failed to answer; its log says why.")
@@ -77,11 +78,20 @@ class Dispatcher:
         if (refused := lacks_scope(caller, route.scopes)) is not None:
             self._edge.gate.note_denied(caller, request.remote or "", _action(route), correlation_id)
             return translate.refuse(refused, headers, correlation_id)
+        if path != LIVE:
+            await self._wait_at_door(connection)
         response = await route.handler(Call(request, self._edge, headers, correlation_id, caller, ident))
         if route.is_audited:
             done = (_action(route), ident, response.status, correlation_id)
             self._edge.gate.audit.note_action(caller, request.remote or "", *done)
         return response
+
+    async def _wait_at_door(self, connection: Connection) -> None:
+        door = self._edge.door
+        if door is not None and not door.is_set():
+            await door.wait()
+            if not connection.connected:
+                raise ConnectionResetError("the client left")
 
     def _identify(self, request: web.BaseRequest, connection: Connection) -> Caller | Refused:
         if self._socket_gid is not None:

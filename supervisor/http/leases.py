@@ -16,7 +16,7 @@ async def take(call: Call) -> web.StreamResponse:
     request = body if isinstance(body, Refused) else _LEASE.parse(body)
     if isinstance(request, Refused):
         return call.refuse(request)
-    return call.answer(await call.service.take_lease(call.caller, request), 202)
+    return await call.answer_kept(await call.service.take_lease(call.caller, request), 202)
 
 
 async def list_leases(call: Call) -> web.StreamResponse:
@@ -34,4 +34,5 @@ async def end(call: Call) -> web.StreamResponse:
     refused = call.service.end_lease(call.ident)
     if refused is not None:
         return call.refuse(refused)
+    await call.service.wishes_stored()
     return web.Response(status=204, headers=call.headers)

@@ -25,7 +25,7 @@ async def reload(call: Call) -> web.StreamResponse:
     request = await _read(call, _RELOAD)
     if isinstance(request, Refused):
         return call.refuse(request)
-    return call.answer(await call.service.reload_pool(call.ident, request), 202)
+    return await call.answer_kept(await call.service.reload_pool(call.ident, request), 202)
 
 
 async def canary(call: Call) -> web.StreamResponse:
@@ -33,12 +33,12 @@ async def canary(call: Call) -> web.StreamResponse:
     request = await _read(call, _CANARY)
     if isinstance(request, Refused):
         return call.refuse(request)
-    return call.answer(await call.service.start_canary(call.ident, request), 202)
+    return await call.answer_kept(await call.service.start_canary(call.ident, request), 202)
 
 
 async def rollback(call: Call) -> web.StreamResponse:
     """`POST /v1/pools/{id}/rollback`. A body is not looked at."""
-    return call.answer(await call.service.roll_back(call.ident), 202)
+    return await call.answer_kept(await call.service.roll_back(call.ident), 202)
 
 
 async def rollout(call: Call) -> web.StreamResponse:
@@ -48,12 +48,12 @@ async def rollout(call: Call) -> web.StreamResponse:
 
 async def promote(call: Call) -> web.StreamResponse:
     """`POST /v1/pools/{id}/rollout/promote`. A body is not looked at."""
-    return call.answer(call.service.promote(call.ident), 202)
+    return await call.answer_kept(call.service.promote(call.ident), 202)
 
 
 async def abort(call: Call) -> web.StreamResponse:
     """`POST /v1/pools/{id}/rollout/abort`. A body is not looked at."""
-    return call.answer(call.service.abort_rollout(call.ident), 202)
+    return await call.answer_kept(call.service.abort_rollout(call.ident), 202)
 
 
 async def share(call: Call) -> web.StreamResponse:
@@ -61,7 +61,7 @@ async def share(call: Call) -> web.StreamResponse:
     request = await _read(call, _SHARE)
     if isinstance(request, Refused):
         return call.refuse(request)
-    return call.answer(call.service.share_canary(call.ident, request.percent), 202)
+    return await call.answer_kept(call.service.share_canary(call.ident, request.percent), 202)
 
 
 async def reload_config(call: Call) -> web.StreamResponse:
@@ -70,7 +70,7 @@ async def reload_config(call: Call) -> web.StreamResponse:
     if isinstance(request, Refused):
         return call.refuse(request)
     dry_run, revert = request.dry_run is True, request.revert is True
-    return call.answer(await call.service.reload_config(dry_run=dry_run, revert=revert))
+    return await call.answer_kept(await call.service.reload_config(dry_run=dry_run, revert=revert))
 
 
 async def outlook(call: Call) -> web.StreamResponse:

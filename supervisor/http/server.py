@@ -74,14 +74,20 @@ class HttpServer:
         self._control: ControlSocket | None = None
         self._tcp: socket.socket | None = None
         self._is_kept = False
+        self._door = asyncio.Event()
 
     @property
     def connections(self) -> int:
         """Connections that are open now, on TCP and on the control socket."""
         return sum(each.connections.count for each in self._listeners)
 
-    async def start(self) -> None:
-        """Listen. Raises `ListenError` with one sentence; nothing is left open then."""
+    async def start(self, *, is_open: bool = True) -> None:
+        """Listen. Raises `ListenError` with one sentence; nothing is left open then.
+
+        Where it is not open, all requests but `/healthz` wait for `open_door`.
+        """
+        if is_open:
+            self.open_door()
         try:
             if self.socket_path is not None:
                 await self._listen_on(self._given.take_control(self.socket_path) or claim(self.socket_path))
@@ -94,6 +100,10 @@ class HttpServer:
             raise
         finally:
             self._given.close()
+
+    def open_door(self) -> None:
+        """Answer every request from now on, and those that wait."""
+        self._door.set()
 
     async def _listen_on(self, control: ControlSocket) -> None:
         self._control = control
@@ -157,7 +167,7 @@ class HttpServer:
         keyed = msgspec.json.encode(openapi.document(routes, self._limits, is_keyed=True))
         if socket_gid is not None:  # peer credentials stand in for a key
             keyed = document
-        edge = Edge(self._service, self._limits, self._gate, self._headers, document, keyed)
+        edge = Edge(self._service, self._limits, self._gate, self._headers, document, keyed, door=self._door)
         connections = Connections(Dispatcher(edge, Router(routes), socket_gid), self._limits, most)
         server = await self._serve(sock, connections, is_tcp=socket_gid is None)
         self._edges.append(edge)

@@ -46,6 +46,9 @@ class Service(Protocol):
     def delete_session(self, caller: Caller, session_id: str) -> Refused | None:
         """End a session and evict its KV. None: it is ended, now or before."""
 
+    async def wishes_stored(self) -> None:
+        """Wait until what operators asked for so far would outlive a crash."""
+
     def pool_health(self, pool_id: str) -> PoolHealth | Refused:
         """One pool."""
 

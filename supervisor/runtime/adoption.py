@@ -3,16 +3,19 @@
 1. The record is of this boot, and its pid and start time are those of a process that runs.
 2. That process has inherited the mark of the recorded worker.
 3. Its pool is configured, on the same engine and with the same model digest.
-4. This configuration would launch the same: command line, environment, folder, devices; port and key aside.
+4. This configuration would launch the same: command line, environment, folder, devices; port and key aside. The files
+   beside the model (drafts, projectors, adapters) are those that it was started with.
 5. Its port answers to the worker's key and turns a stranger away. One that still loads answers nobody: it may go on,
    for its key is asked for again before it is Ready.
 The first proof that fails is the cause, in one sentence. Ends nothing: see `found_engines`.
 """
 
+import asyncio
 from collections.abc import Mapping
 
 from adapters.base import PlanError
 from supervisor.runtime import worker_records
+from supervisor.runtime.beside import find_changed, paths_beside
 from supervisor.runtime.blueprint import PoolBlueprint
 from supervisor.runtime.engine_http import EngineHttp
 from supervisor.runtime.launch_digest import launch_digest
@@ -27,6 +30,7 @@ async def find_flaw(record: WorkerRecord, blueprints: Mapping[str, PoolBlueprint
     return (
         _flaw_of_process(record)
         or _flaw_of_launch(record, blueprints.get(record.pool_id), is_simulated=is_simulated)
+        or await asyncio.to_thread(_flaw_of_files, record, blueprints[record.pool_id], is_simulated=is_simulated)
         or await _flaw_of_answers(record, blueprints[record.pool_id])
     )
 
@@ -53,6 +57,11 @@ def _flaw_of_launch(record: WorkerRecord, blueprint: PoolBlueprint | None, *, is
     except PlanError as error:
         return f"the configuration would not launch it: {error}"
     return None if digest == record.launch_digest else "the configuration would launch it otherwise"
+
+
+def _flaw_of_files(record: WorkerRecord, blueprint: PoolBlueprint, *, is_simulated: bool) -> str | None:
+    changed = find_changed(paths_beside(blueprint, is_simulated=is_simulated), record.beside)
+    return None if changed is None else f"a file beside its model was replaced since it was started: {changed}"
 
 
 async def _flaw_of_answers(record: WorkerRecord, blueprint: PoolBlueprint) -> str | None:

@@ -1,7 +1,8 @@
 """What the log says about tasks and workers.
 
 One line per terminal task with every field of ORCH-3027, null where a value is unknown; one per change of a worker's
-phase and of the trust in a replica; one per admission and refusal.
+phase and of the trust in a replica; one per admission and refusal. A worker that serves again has one line for the
+whole incident: why it had not, for how long, and how many starts it took.
 """
 
 import logging
@@ -14,6 +15,7 @@ from supervisor.core.events import EngineExited
 from supervisor.core.lifecycle import Phase
 from supervisor.core.plan import public_id_of
 from supervisor.core.state import State
+from supervisor.runtime.outages import Outages
 from supervisor.runtime.task_codec import read_body
 
 log = logging.getLogger("orchctl")
@@ -33,6 +35,7 @@ class Chronicle:
         self._second_ms = 0.0
         self._refusals = 0
         self._unshown: Counter[str] = Counter()
+        self._outages = Outages()
 
     def note_accepted(self, effect: AnswerAccepted) -> None:
         """An admission, with its place and its prediction (ORCH-3029)."""
@@ -109,8 +112,19 @@ class Chronicle:
     def note_worker(self, effect: NoteWorker) -> None:
         """A worker changed its phase, or what is wanted of it."""
         level = logging.WARNING if effect.phase in _LOUD else logging.INFO
+        state, now_ms = self._state(), self._now_ms()
         fields = {**_names(effect), "cause": effect.cause}
+        if effect.phase in (Phase.BACKOFF, Phase.BROKEN):
+            replica = state.replicas.get(effect.pool_id)
+            due_ms = replica.due_ms if replica else None
+            fields["retry_in_ms"] = None if due_ms is None else max(0, round(due_ms - now_ms))
         log.log(level, "worker %s", effect.phase, extra=fields)
+        over = self._outages.note(effect, state.replicas, now_ms)
+        if over is not None:
+            starts = effect.incarnation - over.incarnation
+            done = f"started again, {starts} {'time' if starts == 1 else 'times'}"
+            incident = {"cause": over.cause, "out_ms": round(now_ms - over.since_ms), "done": done}
+            log.warning("worker serves again", extra={**_names(effect), **incident})
 
     def note_breaker(self, effect: NoteBreaker) -> None:
         """The trust in a replica changed: it is ejected, on probation, or closed again."""

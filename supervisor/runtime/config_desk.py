@@ -186,8 +186,8 @@ class ConfigDesk:
         for pool_id in (*pools_with(costs, ChangeEffect.REMOVED_POOL), *pools_with(costs, ChangeEffect.REPLACE)):
             if state.pools[pool_id].rollout is not None:
                 return refuse_busy(f"A rollout of pool {pool_id} is under way.", pool_id)
-        gone = [pool_id for pool_id in pools_with(costs, ChangeEffect.NEW_POOL) if pool_id in state.pools]
-        return refuse_busy(f"The former pool {gone[0]} is still on its way out.", gone[0]) if gone else None
+        gone = [pool_id for pool_id in pools_with(costs, ChangeEffect.NEW_POOL) if pool_id in state.replicas]
+        return refuse_busy(f"The former pool {gone[0]} is still on its way out.") if gone else None
 
     def _replace(self, pool_id: str, drawn: PoolBlueprint, drain_ms: float) -> None:
         """A new worker for a pool; what becomes of it is in the pool's health and history."""

@@ -86,6 +86,7 @@ class DeviceWatch:
             self._gauges.devices = {
                 uuid: msgspec.structs.replace(view, stale=True) for uuid, view in self._gauges.devices.items()
             }
+            self._gauges.metrics.note_devices(self._gauges.devices.values())
             return
         self._desk.know(inventory)
         self._sample(inventory)
@@ -98,10 +99,10 @@ class DeviceWatch:
 
     def _note_trouble(self, inventory: Inventory) -> None:
         """One line and one count for each trouble that begins, one line where all are over."""
-        troubles = {each.cause: str(each.kind) for each in inventory.unusable}
+        troubles = {each.cause: str(each.kind) for each in inventory.troubled}
         if inventory.cause is not None:
             troubles = {inventory.cause: str(inventory.kind or "")}
-        elif not inventory.devices and not inventory.unusable:
+        elif not inventory.devices and not troubles:
             troubles = {str(inventory.trouble): "no_gpu"}
         for cause, kind in troubles.items():
             if cause not in self._troubles:
@@ -122,13 +123,12 @@ class DeviceWatch:
             self._post(DriverWasReset(uuids, cause))
 
     def _sample(self, inventory: Inventory) -> None:
+        unread = {each.uuid for each in inventory.unread}
         self._gauges.devices = {
-            device.uuid: _view(device, inventory.samples.get(device.uuid)) for device in inventory.devices
+            device.uuid: _view(device, inventory.samples.get(device.uuid), stale=_whole(device) in unread)
+            for device in inventory.devices
         }
-        for uuid, sample in inventory.samples.items():
-            self._gauges.metrics.note_device(
-                uuid, sample.vram_used_mib, sample.vram_free_mib, sample.utilization_percent
-            )
+        self._gauges.metrics.note_devices(self._gauges.devices.values())
 
     async def close(self) -> None:
         """Let go of the log and of the driver."""
@@ -137,7 +137,12 @@ class DeviceWatch:
         await self._source.close()
 
 
-def _view(device: Device, sample: DeviceSample | None) -> DeviceView:
+def _whole(device: Device) -> str:
+    """The GPU that it is, or is a part of."""
+    return device.uuid if device.mig is None else device.mig.parent
+
+
+def _view(device: Device, sample: DeviceSample | None, *, stale: bool) -> DeviceView:
     return DeviceView(
         uuid=device.uuid,
         index=device.index,
@@ -147,6 +152,7 @@ def _view(device: Device, sample: DeviceSample | None) -> DeviceView:
         vram_free_mib=sample.vram_free_mib if sample else None,
         utilization_percent=sample.utilization_percent if sample else None,
         pools=[],
+        stale=stale,
         compute_capability=".".join(map(str, device.compute_capability)) if device.compute_capability else None,
         mig_parent=device.mig.parent if device.mig else None,
         is_divided=device.is_divided,

@@ -56,14 +56,16 @@ class Drafts:
         """A pool of the configuration with another model, under the pool's own key. Refused: nothing can load it."""
         if self._configuration.config.artifact(model_ref) is None:
             await self._look_into_store()
-        config = self._configuration.config
-        pool = config.pool(pool_id)
-        if pool is None:
-            return refuse_model(pool_id, f"Pool {pool_id} is not in the configuration.")
-        if config.artifact(model_ref) is None:
-            message = f"Model {model_ref} is neither declared under `models:` nor in the store."
-            return refuse_model(pool_id, message)
-        drawn = await asyncio.to_thread(self.draw_now, config, pool_id, model_ref)
+        while True:
+            config = self._configuration.config
+            if config.pool(pool_id) is None:
+                return refuse_model(pool_id, f"Pool {pool_id} is not in the configuration.")
+            if config.artifact(model_ref) is None:
+                message = f"Model {model_ref} is neither declared under `models:` nor in the store."
+                return refuse_model(pool_id, message)
+            drawn = await asyncio.to_thread(self.draw_now, config, pool_id, model_ref)
+            if self._configuration.config is config:  # else another one was taken up meanwhile
+                break
         if drawn.plan.unplannable is not None:
             return refuse_model(pool_id, f"Model {model_ref} cannot be loaded: {drawn.plan.unplannable}.")
         return drawn

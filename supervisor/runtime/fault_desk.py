@@ -75,5 +75,5 @@ def _group_of(pid: int | None) -> int | None:
         return None
     try:
         return os.getpgid(pid)
-    except OSError:
+    except (OSError, OverflowError):
         return pid

@@ -38,11 +38,14 @@ async def compare(old: Engine, new: Engine, prompts: Sequence[str], tokens: int,
     """One prompt after the other, both engines at once: neither ever has more than one of them."""
     matched, detail = 0, None
     for number, prompt in enumerate(prompts, 1):
-        asked = (continue_greedily(side, prompt, tokens, answer_s) for side in (old, new))
+        asked = [asyncio.ensure_future(continue_greedily(side, prompt, tokens, answer_s)) for side in (old, new)]
         try:
             before, after = await asyncio.gather(*asked)
         except ProbeError as error:
             return Parity(0, 0, f"golden prompt {number} could not be compared: {error}")
+        finally:  # one side may be left in the middle of its answer
+            for side in asked:
+                side.cancel()
         if before == after:
             matched += 1
         elif detail is None:

@@ -123,7 +123,7 @@ class DeviceSample:
 
 @dataclass(frozen=True, slots=True)
 class UnusableDevice:
-    """A GPU that the driver lists and that cannot be used: fallen off the bus, needs a reset, reports no memory.
+    """A GPU that the driver lists and that cannot be used, or not be read: fallen off the bus, access denied.
 
     `uuid` is None where it was never known.
     """
@@ -139,8 +139,9 @@ class Inventory:
     """One look at all GPUs.
 
     Either the look succeeded (`kind` and `cause` are None): `devices` and `unusable` together are every GPU of the
-    host, `samples` holds each device's figures by uuid, and a GPU that is in neither is gone. Or it failed: the three
-    are empty, which says nothing about the GPUs, and `cause` is one sentence.
+    host, `samples` holds each device's figures by uuid, and a GPU that is in neither is gone. `unread` are those of the
+    devices that gave no answer this time: their figures are the last ones, without processes. Or it failed: all are
+    empty, which says nothing about the GPUs, and `cause` is one sentence.
     """
 
     devices: tuple[Device, ...] = ()
@@ -149,14 +150,20 @@ class Inventory:
     driver_version: str | None = None
     kind: GpuTrouble | None = None
     cause: str | None = None
+    unread: tuple[UnusableDevice, ...] = ()
+
+    @property
+    def troubled(self) -> tuple[UnusableDevice, ...]:
+        """Each GPU that is not as it should be, though others can be read."""
+        return (*self.unusable, *self.unread)
 
     @property
     def trouble(self) -> str | None:
         """One sentence for the operator where anything is not as it should be, else None (ORCH-1101)."""
         if self.cause is not None:
             return self.cause
-        if self.unusable:
-            return "; ".join(device.cause for device in self.unusable)
+        if self.troubled:
+            return "; ".join(device.cause for device in self.troubled)
         return None if self.devices else "no NVIDIA GPU was found"
 
 

@@ -38,7 +38,16 @@ CAUSES = {
 OF_ONE_DEVICE = frozenset(
     {GpuTrouble.GPU_LOST, GpuTrouble.RESET_REQUIRED, GpuTrouble.NOT_FOUND, GpuTrouble.NOT_SUPPORTED}
 )
-"""What is about the GPU that was asked and leaves the others usable; anything else spoils the whole look."""
+"""What says for certain that the GPU that was asked cannot be used; the others can."""
+OF_ALL_DEVICES = frozenset(
+    {
+        GpuTrouble.LIBRARY_MISSING,
+        GpuTrouble.DRIVER_NOT_LOADED,
+        GpuTrouble.VERSION_MISMATCH,
+        GpuTrouble.UNINITIALIZED,
+    }
+)
+"""What says nothing about the GPU that was asked, and spoils the whole look. Everything else is an answer denied."""
 
 _CODED = frozenset({GpuTrouble.ACCESS_LOST, GpuTrouble.UNKNOWN})
 
@@ -55,6 +64,16 @@ def kind_of(error: pynvml.NVMLError) -> GpuTrouble:
 
 def failed(error: pynvml.NVMLError) -> Inventory:
     """A look that came to nothing."""
+    return Inventory(kind=kind_of(error), cause=_sentence(error, "a GPU ", ""))
+
+
+def cause_of(index: int, error: pynvml.NVMLError) -> str:
+    """The sentence about one GPU."""
+    return _sentence(error, f"GPU {index} ", f"GPU {index}: ")
+
+
+def _sentence(error: pynvml.NVMLError, subject: str, heading: str) -> str:
+    """`subject` stands before what befell a GPU, `heading` before any other cause."""
     kind = kind_of(error)
-    cause = f"a GPU {CAUSES[kind]}" if kind in OF_ONE_DEVICE else CAUSES[kind]
-    return Inventory(kind=kind, cause=f"{cause} (code {code_of(error)})" if kind in _CODED else cause)
+    code = f" (code {code_of(error)})" if kind in _CODED else ""
+    return f"{subject if kind in OF_ONE_DEVICE else heading}{CAUSES[kind]}{code}"

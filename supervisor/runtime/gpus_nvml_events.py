@@ -103,7 +103,7 @@ class NvmlListener:
                 if types:
                     pynvml.nvmlDeviceRegisterEvents(handle, types, events)
                     names[_address(handle)] = pynvml.nvmlDeviceGetUUID(handle)
-            except pynvml.NVMLError as error:
+            except (pynvml.NVMLError, UnicodeDecodeError) as error:
                 log.info("a GPU tells of no events", extra={"index": index, "cause": str(error)})
         log.info("GPU events are heard", extra={"devices": sorted(names.values())})
         return names

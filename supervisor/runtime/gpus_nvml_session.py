@@ -7,11 +7,12 @@ listens says so (`listening`) and leaves when `is_current` says that the session
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pynvml
 
 from supervisor.runtime.gpus import Device, DeviceSample, GpuTrouble, Inventory, Place, UnusableDevice
-from supervisor.runtime.gpus_nvml_codes import CAUSES, OF_ONE_DEVICE, failed, kind_of
+from supervisor.runtime.gpus_nvml_codes import OF_ALL_DEVICES, OF_ONE_DEVICE, cause_of, failed, kind_of
 from supervisor.runtime.gpus_nvml_figures import optional, read_device, read_instances, read_place
 
 LEAVE_WITHIN_S = 0.6
@@ -19,6 +20,8 @@ LEAVE_WITHIN_S = 0.6
 RENEW_EVERY = 5
 """Looks between two new starts of NVML while the same GPU stays unusable: a start can take seconds for each GPU."""
 _SHUTDOWNS_MAX = 16
+
+Reading = tuple[Device, DeviceSample]
 
 
 class NvmlSession:
@@ -31,7 +34,8 @@ class NvmlSession:
         self._listeners = 0
         self._places: dict[str, Place] = {}
         self._uuids: dict[int, str] = {}
-        self._unusable: tuple[UnusableDevice, ...] = ()
+        self._last: dict[str, list[Reading]] = {}
+        self._troubled: tuple[UnusableDevice, ...] = ()
         self._same = 0
         self.wants_renewal = False
 
@@ -56,11 +60,11 @@ class NvmlSession:
 
     def _is_stale(self, found: Inventory) -> bool:
         """Whether only a new start can bring better news: at each new trouble, and now and then while it stays."""
-        self._same = self._same + 1 if found.unusable == self._unusable else 0
-        self._unusable = found.unusable
+        self._same = self._same + 1 if found.troubled == self._troubled else 0
+        self._troubled = found.troubled
         if found.cause is not None or not found.devices:
             return True
-        return bool(found.unusable) and self._same % RENEW_EVERY == 0
+        return bool(found.troubled) and self._same % RENEW_EVERY == 0
 
     def _begin(self) -> None:
         with self._state:
@@ -70,33 +74,62 @@ class NvmlSession:
             self._state.notify_all()
 
     def _enumerate(self) -> Inventory:
-        found: list[tuple[Device, DeviceSample]] = []
+        """Read every GPU. One that denies an answer spoils the look only where no other gives one."""
+        found: list[Reading] = []
         unusable: list[UnusableDevice] = []
+        denied: list[tuple[UnusableDevice, pynvml.NVMLError]] = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             try:
                 found += self._read(index)
             except pynvml.NVMLError as error:
                 kind = kind_of(error)
-                if kind not in OF_ONE_DEVICE:
+                if kind in OF_ALL_DEVICES:
                     raise
-                unusable.append(UnusableDevice(index, kind, f"GPU {index} {CAUSES[kind]}", self._uuids.get(index)))
-        devices = tuple(device for device, _ in found)
-        present = {device.uuid for device in devices}
-        self._uuids |= {device.index: device.uuid for device in devices if device.mig is None}
+                each = UnusableDevice(index, kind, cause_of(index, error), self._uuids.get(index))
+                if kind in OF_ONE_DEVICE:
+                    unusable.append(each)
+                else:
+                    denied.append((each, error))
+        if denied and not found:
+            raise denied[0][1]
+        return self._report(found, unusable, [each for each, _ in denied])
+
+    def _report(self, found: list[Reading], unusable: list[UnusableDevice], denied: list[UnusableDevice]) -> Inventory:
+        """One lost answer says nothing about a GPU that gave figures before: they stand, marked as old."""
+        present = {device.uuid for device, _ in found}
+        known = {each: self._last.get(each.uuid or "", []) for each in denied if each.uuid not in present}
+        unread = tuple(each for each, last in known.items() if last)
+        silent = [each for each in denied if each not in unread]
+        old = [
+            (replace(device, index=each.index), replace(sample, processes=None))
+            for each in unread
+            for device, sample in known[each]
+        ]
+        readings = sorted([*found, *old], key=lambda reading: reading[0].index)
+        self._remember(readings)
         return Inventory(
-            devices,
-            tuple(_without_uuid(each) if each.uuid in present else each for each in unusable),
-            {device.uuid: sample for device, sample in found},
+            tuple(device for device, _ in readings),
+            tuple(_without_uuid(each) if each.uuid in present else each for each in [*unusable, *silent]),
+            {device.uuid: sample for device, sample in readings},
             optional(pynvml.nvmlSystemGetDriverVersion),
+            unread=unread,
         )
 
-    def _read(self, index: int) -> list[tuple[Device, DeviceSample]]:
+    def _remember(self, readings: list[Reading]) -> None:
+        self._last = {}
+        for device, sample in readings:
+            whole = device.uuid if device.mig is None else device.mig.parent
+            self._last.setdefault(whole, []).append((device, sample))
+            if device.mig is None:
+                self._uuids[device.index] = device.uuid
+
+    def _read(self, index: int) -> list[Reading]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         uuid = pynvml.nvmlDeviceGetUUID(handle)
-        if uuid not in self._places:
-            self._places[uuid] = read_place(handle)
+        place = self._places.get(uuid) or read_place(handle)
+        self._places[uuid] = place  # read above, not here: a look that comes back late may clear it meanwhile
         self._uuids[index] = uuid
-        device, sample = read_device(handle, index, self._places[uuid])
+        device, sample = read_device(handle, index, place)
         instances = list(read_instances(handle, device)) if device.is_divided else []
         return [(device, sample), *instances]
 

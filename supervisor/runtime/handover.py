@@ -1,17 +1,15 @@
 """One image of the daemon replaces itself by the next: same pid, same engines, same listening sockets.
 
 The sockets stay open over the exec, and one variable names their descriptors. It is sealed with the pid, so nobody who
-merely inherits the environment takes numbers for sockets. Signals that come in between wait for the next image. The
+merely inherits the environment takes numbers for sockets. Signals that come in between wait: see `signals`. The
 configuration in force goes along, for a file that was broken meanwhile must not leave the engines alone.
 """
 
 import contextlib
 import fcntl
 import os
-import signal
 import socket
 import stat
-import threading
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +17,6 @@ import msgspec
 from msgspec import Struct
 
 VARIABLE = "ORCHCTL_HANDOVER"
-HELD_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 CONFIG_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -58,12 +55,8 @@ class Handover:
         sealed = _Sealed(os.getpid(), self.http, self.control, self.control_file, self.config)
         for fd in (self.http, self.control, self.config):
             os.set_inheritable(fd, True)  # noqa: FBT003  (the library's signature)
-        hold_signals()
-        try:
-            env = {**environ, VARIABLE: msgspec.json.encode(sealed).decode()}
-            os.execve(command[0], list(command), env)  # noqa: S606  (an argv list; no shell is wanted)
-        finally:
-            release_signals()
+        env = {**environ, VARIABLE: msgspec.json.encode(sealed).decode()}
+        os.execve(command[0], list(command), env)  # noqa: S606  (an argv list; no shell is wanted)
 
 
 def note_config(text: str) -> int:
@@ -72,23 +65,6 @@ def note_config(text: str) -> int:
     with open(os.dup(fd), "wb") as file:  # noqa: PTH123  (a descriptor)
         file.write(text.encode())
     return fd
-
-
-def hold_signals() -> None:
-    """Let what comes from now on wait, for the next image or for `release_signals`. Of the calling thread only."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
-
-
-def hold_signal(number: int) -> None:
-    """One that another thread took while the main thread held them: it waits there like the others."""
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, number)
-
-
-def release_signals() -> None:
-    """Take what came while one image replaced the other. Harmless in a process that holds none back."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 def take_over(environ: MutableMapping[str, str]) -> Received | None:

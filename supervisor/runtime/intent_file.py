@@ -18,6 +18,8 @@ from supervisor.runtime.kept_file import KeptFile, UnreadableError, read_kept
 from supervisor.runtime.private_files import put_aside
 
 NAME = "intent.json"
+STORED_WITHIN_S = 5.0
+"""How long an operator waits for a disk that hangs, before the answer is given all the same."""
 log = logging.getLogger(__name__)
 
 
@@ -67,6 +69,10 @@ class IntentFile:
             log.error("wishes of operators could not be read, nor put aside", extra=facts)  # noqa: TRY400
         else:
             log.error("wishes of operators could not be read", extra={"cause": cause, "put_aside": kept.name})
+
+    async def wait_stored(self) -> None:
+        """Until the last wishes are stored: who is told that something is done finds it so after a crash."""
+        await self._file.wait_stored(STORED_WITHIN_S)
 
     async def close(self) -> None:
         """Wait until the last wishes are stored."""

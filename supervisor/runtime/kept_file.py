@@ -56,6 +56,11 @@ class KeptFile(Generic[T]):
             except (OSError, UnsafeStateError) as error:
                 log.error(f"{self._what} could not be stored", extra={"cause": str(error)})  # noqa: G004, TRY400
 
+    async def wait_stored(self, within_s: float) -> None:
+        """Until what was given so far is on disk or could not be stored; no longer than this."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer], timeout=within_s)
+
     async def close(self) -> None:
         """Wait until the last value is stored."""
         if self._writer is not None:

@@ -35,6 +35,7 @@ from supervisor.runtime.exit_proof import OF_MEMORY
 from supervisor.runtime.percentiles import Recent
 from supervisor.runtime.relay_facts import TokenMeter
 from supervisor.wire.codes import Code, FinishReason, Priority, Reason
+from supervisor.wire.pools import DeviceView
 
 LATENCY_EDGES_MS = (5, 10, 25, 50, 100, 250, 500, 900, 1_500, 2_500, 5_000, 10_000, 30_000, 60_000, float("inf"))
 ERROR_EDGES_MS = (1, 2, *LATENCY_EDGES_MS)
@@ -130,6 +131,7 @@ class Metrics:
         self._vram_reserve = gauge("vram_reserve_bytes", "What must stay free beside that need.", (*pool, "device"))
         self._withheld = gauge("gpu_withheld", "1 while workers may not use a GPU.", (*_BASE, "device", "why"))
         self._gpu = gauge("gpu_utilization", "Busy share of a GPU, 0 to 1.", (*_BASE, "device"))
+        self._stale = gauge("gpu_figures_stale", "1 while a GPU's figures are old ones.", (*_BASE, "device"))
 
     # Effects ----------------------------------------------------------------------------------------------------
 
@@ -271,12 +273,18 @@ class Metrics:
         """The worst delay of the event loop since the last note."""
         self._lag.labels(_NONE, _NONE).set(lag_ms)
 
-    def note_device(self, device: str, used_mib: int, free_mib: int, utilization_percent: int | None) -> None:
-        """One sample of a GPU."""
-        self._vram_used.labels(_NONE, _NONE, device).set(used_mib * 2**20)
-        self._vram_free.labels(_NONE, _NONE, device).set(free_mib * 2**20)
-        if utilization_percent is not None:
-            self._gpu.labels(_NONE, _NONE, device).set(utilization_percent / 100)
+    def note_devices(self, devices: Iterable[DeviceView]) -> None:
+        """All GPUs that there are: one that is gone has no series, nor has a figure that a GPU does not give."""
+        for gauge in (self._vram_used, self._vram_free, self._gpu, self._stale):
+            gauge.clear()
+        for device in devices:
+            labels = (_NONE, _NONE, device.uuid)
+            self._stale.labels(*labels).set(device.stale)
+            if device.vram_used_mib is not None and device.vram_free_mib is not None:
+                self._vram_used.labels(*labels).set(device.vram_used_mib * 2**20)
+                self._vram_free.labels(*labels).set(device.vram_free_mib * 2**20)
+            if device.utilization_percent is not None:
+                self._gpu.labels(*labels).set(device.utilization_percent / 100)
 
     def page(self) -> bytes:
         """The text page, with the gauges as they are now."""

@@ -13,19 +13,19 @@ nobody waits for the reading of a worker that is gone.
 import asyncio
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.config.models import ModelArtifact
+from supervisor.runtime.beside import BESIDE_MAX, Identity, identity_of
 from supervisor.runtime.model_use import FileHeld, find_swap
 from supervisor.runtime.side_thread import call_aside
 from supervisor.store.digests import PREFIX, model_digest, read_sha256
+from supervisor.store.holding import hold
 from supervisor.store.parts import Part, open_model
-from supervisor.store.shelf import hold, note_use
-
-Identity = tuple[int, int, int, int]
-"""Device, inode, size, time of the last change in ns."""
+from supervisor.store.shelf import note_use
 
 WorkerKey = tuple[str, int]
 
@@ -44,6 +44,8 @@ class _Held:
     stack: ExitStack
     files: tuple[FileHeld, ...]
     digest: str
+    others: tuple[FileHeld, ...]
+    beside: Mapping[Identity, str]
 
 
 class _UnwantedError(Exception):
@@ -67,24 +69,26 @@ class ModelFiles:
         """An earlier daemon has read this file: a new one need not read gigabytes before it adopts an engine."""
         self._known.setdefault(identity, digest.removeprefix(PREFIX))
 
-    async def verify(self, artifact: ModelArtifact, worker: WorkerKey) -> str:
+    async def verify(self, artifact: ModelArtifact, worker: WorkerKey, beside: tuple[Path, ...] = ()) -> str:
         """Give the digest (`sha256:<hex>`) of the model and hold its files for a worker. Raises ModelFileError.
+
+        The files `beside` it are read and held too: see `beside`. What digests they should have nobody says.
 
         Those of the earlier workers of its pool are let go: a worker is verified once they are over, also where they
         never came to a process (no room, no fork) and so nobody stopped them.
         """
         async with self._turns:
-            held = await self._read_aside(artifact)
+            held = await self._read_aside(artifact, beside)
         for earlier in [each for each in self._held if each[0] == worker[0]]:
             self.release(earlier)
         self._held[worker] = held
         return held.digest
 
-    async def _read_aside(self, artifact: ModelArtifact) -> _Held:
+    async def _read_aside(self, artifact: ModelArtifact, beside: tuple[Path, ...]) -> _Held:
         """In a thread that stops at its next look once this is cancelled."""
         unwanted = threading.Event()
         try:
-            reading = call_aside(lambda: self._read(artifact, unwanted), name="model digest")
+            reading = call_aside(lambda: self._read(artifact, beside, unwanted), name="model digest")
         except RuntimeError as error:
             raise ModelFileError(f"model file {artifact.path.name} was not read: {error}") from error
         try:
@@ -100,12 +104,17 @@ class ModelFiles:
         held = self._held.get(worker)
         return None if held is None else sum(file.status.st_size for file in held.files)
 
+    def beside(self, worker: WorkerKey) -> Mapping[Identity, str]:
+        """The files beside the model that were read for this worker, with their sha256 in hex, in order."""
+        held = self._held.get(worker)
+        return {} if held is None else held.beside
+
     async def prove_loaded(self, worker: WorkerKey, pid: int) -> str:
         """See that the engine loaded the files that were verified; gives how that is known. Raises ModelFileError."""
         held = self._held.get(worker)
         if held is None:
             raise ModelFileError("the model file was not verified for this worker")
-        swap = await asyncio.to_thread(find_swap, held.files, pid)
+        swap = await asyncio.to_thread(find_swap, (*held.files, *held.others), pid)
         if swap.cause is not None:
             raise ModelFileError(swap.cause)
         return swap.proof
@@ -116,12 +125,32 @@ class ModelFiles:
         if held is not None:
             held.stack.close()
 
-    def _read(self, artifact: ModelArtifact, unwanted: threading.Event) -> _Held:
+    def _read(self, artifact: ModelArtifact, beside: tuple[Path, ...], unwanted: threading.Event) -> _Held:
         """Open and read the files. Blocks; whoever has the result closes them."""
         with ExitStack() as stack:
             digest, files = self._read_into(stack, artifact, unwanted)
             _require_digest(artifact, digest)
-            return _Held(stack.pop_all(), files, digest)
+            others, known = self._read_others(stack, beside, unwanted)
+            return _Held(stack.pop_all(), files, digest, others, known)
+
+    def _read_others(
+        self, stack: ExitStack, beside: tuple[Path, ...], unwanted: threading.Event
+    ) -> tuple[tuple[FileHeld, ...], Mapping[Identity, str]]:
+        """The files beside a model, and their digests."""
+        if len(beside) > BESIDE_MAX:
+            raise ModelFileError(f"the engine would load {len(beside)} files beside its model, above {BESIDE_MAX}")
+        held: list[FileHeld] = []
+        known: dict[Identity, str] = {}
+        for path in beside:
+            try:
+                parts = stack.enter_context(open_model(path, None))
+                for part in parts:
+                    hold(part.fd, lambda: _require_wanted(unwanted))
+                    known[identity_of(os.fstat(part.fd))] = self._sha256(part, unwanted)
+                    held.append(FileHeld(part.path, part.fd, os.fstat(part.fd)))
+            except OSError as error:
+                raise ModelFileError(f"file {path.name} beside the model: {error.strerror}") from error
+        return tuple(held), known
 
     def _read_into(
         self, stack: ExitStack, artifact: ModelArtifact, unwanted: threading.Event
@@ -130,12 +159,13 @@ class ModelFiles:
         try:
             parts = stack.enter_context(open_model(path, artifact.root))
             for part in parts:
-                hold(part.fd)
+                hold(part.fd, lambda: _require_wanted(unwanted))
+                part.path.stat()  # who had it alone until now may have thrown it away
             digest = model_digest([(part.name, self._sha256(part, unwanted)) for part in parts])
         except OSError as error:
             raise ModelFileError(f"model file {path.name}: {error.strerror}") from error
         if len(parts) == 1:
-            self._read_as[path] = _identity(os.fstat(parts[0].fd))
+            self._read_as[path] = identity_of(os.fstat(parts[0].fd))
         else:
             self._read_as.pop(path, None)
         if artifact.root is not None:
@@ -144,10 +174,10 @@ class ModelFiles:
 
     def _sha256(self, part: Part, unwanted: threading.Event) -> str:
         """The digest of one file; one that changes while it is read is read to no end."""
-        identity = _identity(os.fstat(part.fd))
+        identity = identity_of(os.fstat(part.fd))
         if identity not in self._known:
             sha256 = read_sha256(part.fd, lambda _: _require_wanted(unwanted))
-            if _identity(os.fstat(part.fd)) != identity:
+            if identity_of(os.fstat(part.fd)) != identity:
                 raise ModelFileError(f"model file {part.path.name} changes while it is read")
             self._known[identity] = sha256
         return self._known[identity]
@@ -168,7 +198,3 @@ def _require_digest(artifact: ModelArtifact, found: str) -> None:
     if found != artifact.digest:
         name = artifact.path.name
         raise ModelFileError(f"{name} is not the model that is configured: its digest is {found[:19]}…")
-
-
-def _identity(status: os.stat_result) -> Identity:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)

@@ -1,14 +1,11 @@
 """Estimates the need of a pool, from the heads of its model files and what it will be launched with.
 
-A head is read once for each state of its file. Nothing is believed beyond the bounds of the parsers; a model that says
-nothing is sized by its file.
+Nothing is believed beyond the bounds of the parsers; a model that says nothing is sized by its file.
 """
 
 import hashlib
 import logging
-import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -17,13 +14,12 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from adapters.base import PlanError
 from adapters.llamacpp_memory import MemoryFlags, read_memory_flags
 from supervisor.core.memory_need import DeviceNeed, PoolNeed, ceil_mib
+from supervisor.runtime.beside import plan_of
 from supervisor.runtime.blueprint import PoolBlueprint
-from supervisor.runtime.gguf import GgufError
-from supervisor.runtime.gguf_tensors import ModelFacts, parse_facts
-from supervisor.runtime.model_shapes import HEAD_BYTES, HEAD_BYTES_MAX
+from supervisor.runtime.gguf_tensors import ModelFacts
+from supervisor.runtime.model_heads import ModelHeads
 from supervisor.runtime.needs_gguf import CUDA_OVERHEAD_MIB, cells_per_slot, estimate_devices
 from supervisor.runtime.needs_safetensors import UTILIZATION_DEFAULT, FolderError, estimate_folder, read_folder
 from supervisor.wire.codes import Engine
@@ -36,19 +32,17 @@ HOST_BASE_MIB = 256
 SIMULATED_MARK = "simulated-"
 """Begins every recipe of simulated GPUs: what is learned on them says nothing of real ones, nor the other way."""
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_ANY_KEY = "key"
 _UTILIZATION = re.compile(r"(--gpu-memory-utilization|--device-memory-utilization|--cuda-memory-fraction)")
 
 log = logging.getLogger(__name__)
-_Identity = tuple[int, int, int, int]
 
 
 class NeedsReader:
-    """Knows the heads that it has read. Blocks; used from a side thread while the daemon runs."""
+    """Blocks; used from a side thread while the daemon runs."""
 
-    def __init__(self, *, is_simulated: bool) -> None:
+    def __init__(self, heads: ModelHeads, *, is_simulated: bool) -> None:
+        self._heads = heads
         self._is_simulated = is_simulated
-        self._known: dict[_Identity, ModelFacts | None] = {}
 
     def with_needs(self, blueprints: Mapping[str, PoolBlueprint]) -> dict[str, PoolBlueprint]:
         """The same blueprints, each plan with its need."""
@@ -62,13 +56,15 @@ class NeedsReader:
         if blueprint.artifact is None or blueprint.plan.unplannable is not None:
             return None
         count = len(blueprint.plan.devices)
-        argv = self._argv_of(blueprint)
-        recipe = self._recipe_of(blueprint, argv)
+        plan = plan_of(blueprint, is_simulated=self._is_simulated)
+        argv = () if plan is None else plan.argv
+        flags = read_memory_flags(argv, {} if plan is None else plan.env).below(blueprint.config_dir)
+        recipe = self._recipe_of(blueprint, argv, flags)
         path = blueprint.artifact.path
         try:
             if blueprint.plan.engine is not Engine.LLAMACPP and path.is_dir():
                 return self._folder_need(blueprint, path, argv, recipe)
-            return self._file_need(blueprint, path, read_memory_flags(argv), recipe, count)
+            return self._file_need(blueprint, path, flags, recipe, count)
         except (OSError, FolderError) as error:
             log.warning("a need is not known", extra={"model": path.name, "cause": str(error)})
             return None
@@ -84,22 +80,16 @@ class NeedsReader:
             facts, recipe=recipe, ctx=plan.ctx or 0, slots=plan.slots, devices=len(plan.devices), utilization=share
         )
 
-    def _argv_of(self, blueprint: PoolBlueprint) -> tuple[str, ...]:
-        """What it would be launched with; devices by number, for their UUIDs say nothing about memory."""
-        devices = tuple(str(at) for at in range(len(blueprint.plan.devices)))
-        spec = blueprint.launch_spec(port=1, api_key=_ANY_KEY, devices=devices, is_simulated=self._is_simulated)
-        try:
-            assert blueprint.adapter is not None
-            return blueprint.adapter.plan_launch(spec).argv
-        except PlanError:
-            return ()
-
-    def _recipe_of(self, blueprint: PoolBlueprint, argv: tuple[str, ...]) -> str:
+    def _recipe_of(self, blueprint: PoolBlueprint, argv: tuple[str, ...], flags: MemoryFlags) -> str:
+        """All that decides a need: also the sizes of the files beside the model, which may be replaced under a name."""
         plan, artifact = blueprint.plan, blueprint.artifact
         assert artifact is not None
         arguments = [part.replace(str(artifact.path), "MODEL") for part in argv]
         count = len(plan.devices)
-        whole = (artifact.digest, plan.ctx, plan.slots, plan.tensor_split, count, arguments)
+        whole: tuple[object, ...] = (artifact.digest, plan.ctx, plan.slots, plan.tensor_split, count, arguments)
+        sizes = [_size_of(Path(name)) for name in flags.others]
+        if sizes or flags != read_memory_flags(argv):
+            whole = (*whole, sizes, repr(flags))
         recipe = hashlib.sha256(msgspec.json.encode(whole)).hexdigest()[:24]
         return f"{SIMULATED_MARK}{recipe}" if self._is_simulated else recipe
 
@@ -156,39 +146,13 @@ class NeedsReader:
     def _facts_of(self, path: Path) -> ModelFacts | None:
         """The facts of a model in one file or many; None where they cannot be told."""
         try:
-            first, *rest = [self._read(each) for each in shards_of(path)]
+            first, *rest = [self._heads.facts_of(each) for each in shards_of(path)]
         except OSError:
             return None
         if first is None or None in rest:
             return None
         tensors = (*first.tensors, *(tensor for each in rest if each for tensor in each.tensors))
         return ModelFacts(first.shape, first.values, tensors, 1)
-
-    def _read(self, path: Path) -> ModelFacts | None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            status = os.fstat(fd)
-            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            if identity not in self._known:
-                self._known[identity] = _parse(fd, status.st_size, path.name)
-            return self._known[identity]
-        finally:
-            os.close(fd)
-
-
-def _parse(fd: int, size: int, name: str) -> ModelFacts | None:
-    """The head is read in two bites: most fit the first one."""
-    for bytes_max in (HEAD_BYTES, HEAD_BYTES_MAX):
-        head = os.pread(fd, bytes_max, 0)
-        try:
-            return parse_facts(head, size)
-        except GgufError as error:
-            if len(head) < bytes_max or bytes_max == HEAD_BYTES_MAX:
-                log.warning("the tensors of a model are not known", extra={"model": name, "cause": str(error)})
-                return None
-    return None
 
 
 def _draft_flags(flags: MemoryFlags) -> MemoryFlags:
@@ -211,6 +175,6 @@ def shards_of(path: Path) -> list[Path]:
 
 def _size_of(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return sum(each.stat().st_size for each in shards_of(path))
     except OSError:
         return 0

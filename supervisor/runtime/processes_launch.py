@@ -22,6 +22,7 @@ from supervisor.runtime.cgroups import WorkerGroup
 from supervisor.runtime.engine_logs import open_log, write_mark
 from supervisor.runtime.private_files import UnsafeStateError
 from supervisor.runtime.processes_env import SpawnError, SpawnOrder, SpawnTrouble
+from supervisor.runtime.signals import signals_let_through
 
 UMASK = 0o077
 OOM_SCORE_ADJ = 500
@@ -111,17 +112,18 @@ def _popen_inside(order: SpawnOrder, env: Mapping[str, str], log: int, group: Wo
 
 def _popen(order: SpawnOrder, env: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            order.argv,
-            cwd=order.cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            close_fds=True,
-            start_new_session=True,
-            umask=UMASK,
-        )
+        with signals_let_through():  # an engine must hear that it is to end
+            return subprocess.Popen(
+                order.argv,
+                cwd=order.cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                close_fds=True,
+                start_new_session=True,
+                umask=UMASK,
+            )
     except (OSError, ValueError, IndexError) as error:
         raise _refusal(order, error) from error
 

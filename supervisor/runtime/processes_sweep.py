@@ -51,8 +51,12 @@ def found_now(is_ours: Recognise) -> frozenset[int]:
 
 
 def is_in_group(pid: int, mark: str) -> bool:
-    """Whether a process is in the control group of the worker with this mark."""
-    return any(group.rpartition(b"/")[2] == mark.encode() for group in _groups(pid))
+    """Whether a living process is in the control group of the worker with this mark.
+
+    In version 2 one that is only waited for still is, and it is the engine itself whose end is being swept up.
+    """
+    is_inside = any(group.rpartition(b"/")[2] == mark.encode() for group in _groups(pid))
+    return is_inside and bool(_group_and_session(pid))
 
 
 def _groups(pid: int) -> list[bytes]:

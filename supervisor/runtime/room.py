@@ -33,11 +33,14 @@ async def measure(
     if inventory.cause is not None:
         raise RoomError(inventory.cause)
     totals = {device.uuid: device.vram_total_mib for device in inventory.devices}
+    unread = {each.uuid: each.cause for each in inventory.unread}
     ours, rooms = engines(), []
     for uuid, share in zip(uuids, need.devices, strict=True):
         sample = inventory.samples.get(uuid)
         if sample is None:
             raise RoomError(f"GPU {uuid} does not report its memory")
+        if uuid in unread:
+            raise RoomError(unread[uuid])
         holders = holders_of(sample, ours)
         total = totals[uuid]
         rooms.append(DeviceRoom(uuid, total, sample.vram_free_mib, share.on(total), share, holders))

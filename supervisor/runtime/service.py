@@ -20,6 +20,7 @@ from supervisor.runtime.caller import Caller
 from supervisor.runtime.config_desk import ConfigDesk
 from supervisor.runtime.fresh_ids import fresh_id
 from supervisor.runtime.gauges import Gauges
+from supervisor.runtime.intent_file import IntentFile
 from supervisor.runtime.journaling import Journaling
 from supervisor.runtime.lease_desk import LeaseDesk
 from supervisor.runtime.log_following import follow, tail_lines
@@ -62,6 +63,7 @@ class DaemonService:
     outlook_desk: OutlookDesk
     self_test_desk: SelfTestDesk
     upgrades: UpgradeDesk
+    intents: IntentFile
 
     @property
     def _state(self) -> State:
@@ -250,6 +252,10 @@ class DaemonService:
     def rollout(self, pool_id: str) -> RolloutPage | Refused:
         """What serves a pool, what is under way, and what was."""
         return self.rollouts.page(pool_id)
+
+    async def wishes_stored(self) -> None:
+        """Until what operators asked for is on disk."""
+        await self.intents.wait_stored()
 
     async def reload_config(self, *, dry_run: bool, revert: bool) -> ConfigReloaded | Refused:
         """Take up the configuration file, or the configuration before this one."""

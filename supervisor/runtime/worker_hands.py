@@ -18,6 +18,7 @@ from supervisor.core import effects as ef
 from supervisor.core import events as ev
 from supervisor.core.plan import public_id_of
 from supervisor.runtime import probes, residency, worker_records
+from supervisor.runtime.beside import Identity, paths_beside
 from supervisor.runtime.blueprint import PoolBlueprint
 from supervisor.runtime.cgroups import GroupWish
 from supervisor.runtime.engine_http import EngineHttp
@@ -36,6 +37,7 @@ from supervisor.runtime.self_test import ANSWER_S, SLOT_IDLE_S, self_test
 from supervisor.runtime.serving_hands import ServingHands, Worker
 from supervisor.runtime.worker_exits import Ended, read_exit_cause
 from supervisor.runtime.worker_recording import draw_record, store_record
+from supervisor.store.digests import model_digest
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +65,21 @@ class WorkerHands(ServingHands):
         *,
         state_dir: Path,
         log_dir: Path,
+        needs: NeedsReader,
         is_simulated: bool,
     ) -> None:
         super().__init__(blueprints, post, busy, gpus, log_dir=log_dir, is_simulated=is_simulated)
         self._processes = processes
         self._found = found
         self._state_dir = state_dir
-        self._needs = NeedsReader(is_simulated=is_simulated)
+        self._needs = needs
+        self._beside_seen: dict[str, str] = {}
         self._ports_given: deque[int] = deque(maxlen=PORTS_REMEMBERED)
         self._steps: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def forget(self, key: str) -> None:
         """A revision is gone for good; the logs of the newest of its kind are kept."""
+        self._beside_seen.pop(key, None)
         self._spawn_other(asyncio.to_thread(keep_newest_revisions, self._log_dir, public_id_of(key)))
 
     # Steps ------------------------------------------------------------------------------------------------------
@@ -106,10 +111,24 @@ class WorkerHands(ServingHands):
             found = self._found.find(effect.pool_id)
             if found is not None and found.model_file is not None:
                 self._models.trust(found.model_file, found.model_digest)
-            digest = await self._models.verify(artifact, (effect.pool_id, effect.incarnation))
-            return ev.ModelVerified(effect.pool_id, effect.incarnation, digest)
+            if found is not None:
+                for identity, sha256 in zip(found.beside, found.beside_sha256, strict=False):
+                    self._models.trust(identity, sha256)
+            key = (effect.pool_id, effect.incarnation)
+            beside = paths_beside(self._blueprints[effect.pool_id], is_simulated=self._is_simulated)
+            digest = await self._models.verify(artifact, key, beside)
+            return ev.ModelVerified(*key, digest, self._note_beside(effect.pool_id, self._models.beside(key)))
 
         self._begin(effect, step())
+
+    def _note_beside(self, pool_id: str, beside: Mapping[Identity, str]) -> str:
+        """The digest of the files beside a model. No configuration says what it should be: a change is told aloud."""
+        digest = model_digest((f"{at}", sha256) for at, sha256 in enumerate(beside.values())) if beside else ""
+        was = self._beside_seen.get(pool_id, digest)
+        if was != digest:
+            log.warning("files beside a model changed", extra={"pool_id": pool_id, "was": was, "is": digest})
+        self._beside_seen[pool_id] = digest
+        return digest
 
     def measure_room(self, effect: ef.MeasureRoom) -> None:
         """See what the worker needs and what is free."""
@@ -153,6 +172,7 @@ class WorkerHands(ServingHands):
             port=port,
             api_key=api_key,
             model_file=self._models.identity(blueprint.artifact.path) if blueprint.artifact else None,
+            beside=self._models.beside(key),
             is_simulated=self._is_simulated,
         )
         try:

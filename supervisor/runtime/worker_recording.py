@@ -3,6 +3,7 @@
 An engine that crashes in the moment before has no record; it is then found by its mark and ended.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.runtime import worker_records
@@ -14,7 +15,7 @@ from supervisor.runtime.processes_env import SpawnError, SpawnTrouble
 from supervisor.runtime.worker_records import WorkerRecord
 
 
-def draw_record(
+def draw_record(  # noqa: PLR0913  (each is one fact of the record)
     incarnation: int,
     process: EngineProcess,
     blueprint: PoolBlueprint,
@@ -23,6 +24,7 @@ def draw_record(
     port: int,
     api_key: str,
     model_file: tuple[int, int, int, int] | None,
+    beside: Mapping[tuple[int, int, int, int], str],
     is_simulated: bool,
 ) -> WorkerRecord:
     """What is to be known of the process. Raises PlanError."""
@@ -39,6 +41,8 @@ def draw_record(
         devices=devices,
         model_digest=blueprint.plan.model_digest or "",
         model_file=model_file,
+        beside=tuple(beside),
+        beside_sha256=tuple(beside.values()),
         launch_digest=launch_digest(blueprint, devices, is_simulated=is_simulated),
     )
 

@@ -38,6 +38,7 @@ class WorkerRecord(Struct, frozen=True, kw_only=True):
 
     `mark` is what it inherited, `devices` the UUIDs of its mask; `launch_digest` says what it was started with, without
     port and key; `model_file` is the file whose digest was read: device, inode, size, time of its last change in ns.
+    `beside` are the files beside the model in the same way, and their digests, in the order of the command line.
     """
 
     pool_id: str
@@ -52,6 +53,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...]
     model_digest: str
     model_file: tuple[int, int, int, int] | None = None
+    beside: tuple[tuple[int, int, int, int], ...] = ()
+    beside_sha256: tuple[str, ...] = ()
     launch_digest: str
 
     @property

@@ -7,6 +7,7 @@ is bounded by what was announced. Whether it is the right file is for its digest
 import contextlib
 import email.utils
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ WAIT_S_MAX = 30.0
 """A server that wants a longer pause is asked again by the operator."""
 
 CHUNK_BYTES = 1024 * 1024
+_CONTENT_RANGE = re.compile(r"bytes (?P<first>[0-9]{1,18})-[0-9]{1,18}/(?P<total>[0-9]{1,18}|\*)")
 RESERVE_LOOK_BYTES = 4 * 1024 * 1024
 """So often it is looked whether there is still room."""
 
@@ -80,6 +82,12 @@ def fetch(
     """
     tries, had = 0, -1
     validator = order.validator
+
+    def keep(etag: str | None) -> None:  # also of a try that breaks off: the next one goes on from there
+        nonlocal validator
+        validator = etag
+        keep_validator(etag)
+
     while True:
         offset = _resume_at(fd, order, validator)
         note(offset)
@@ -88,7 +96,7 @@ def fetch(
         tries = tries + 1 if offset <= had else 1
         had = max(offset, had)
         try:
-            validator = _try_once(client, order, fd, offset, validator, note, keep_validator)
+            _try_once(client, order, fd, offset, validator, note, keep)
             return
         except _Again as again:
             if tries >= TRIES_MAX or (again.wait_s or 0) > WAIT_S_MAX:
@@ -116,7 +124,7 @@ def _try_once(
     validator: str | None,
     note: Callable[[int], None],
     keep_validator: Callable[[str | None], None],
-) -> str | None:
+) -> None:
     headers = {**order.headers, "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -128,12 +136,15 @@ def _try_once(
             if response.status_code == 416:
                 os.ftruncate(fd, 0)
                 raise _Again("the server does not have the rest of the file")
-            start = _start_of(response)
+            start, total = _part_of(response)
             if start not in (0, offset):
                 raise _Again("the server sends another part of the file than was asked for")
+            if start and not order.is_immutable and response.headers.get("ETag") != validator:
+                os.ftruncate(fd, 0)  # it ignored If-Range: nothing is put together of two files
+                raise _Again("the file changed while it was fetched")
             if start != offset:
                 os.ftruncate(fd, start)
-            size = _announced(response, order, start)
+            size = _announced(response, order, start, total)
             if size is not None:
                 order.announce(size)
             order.require_room(max(0, (size or 0) - start))
@@ -146,7 +157,6 @@ def _try_once(
     have = os.fstat(fd).st_size
     if size is not None and have < size:
         raise _Again(f"the server stopped after {have} of {size} bytes")
-    return strong
 
 
 def _require_usable(response: httpx2.Response, url: str) -> None:
@@ -164,19 +174,27 @@ def _require_usable(response: httpx2.Response, url: str) -> None:
     raise StoreError(f"{host} answers {status}", "check the address")
 
 
-def _start_of(response: httpx2.Response) -> int:
+def _part_of(response: httpx2.Response) -> tuple[int, int | None]:
+    """Where the answer begins in the file, -1 where it does not say; and the size of the file, where a part says it."""
     if response.status_code != 206:
-        return 0
-    first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(first) if first.isdecimal() and len(first) < 19 else -1
+        return 0, None
+    said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if said is None:
+        return -1, None
+    return int(said["first"]), None if said["total"] == "*" else int(said["total"])
 
 
-def _announced(response: httpx2.Response, order: Order, start: int) -> int | None:
+def _announced(response: httpx2.Response, order: Order, start: int, total: int | None) -> int | None:
     """The size of the whole file as this answer says it. Raises StoreError where that cannot be right."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise StoreError("the server packs the file though it was asked not to", "fetch it from elsewhere")
     length = response.headers.get("Content-Length", "")
-    size = start + int(length) if length.isdecimal() and len(length) < 19 else order.size
+    size = total
+    if size is None:
+        size = start + int(length) if length.isdecimal() and len(length) < 19 else order.size
+    if size is None and "chunked" not in response.headers.get("Transfer-Encoding", ""):
+        cause = "the server does not say where the file ends, so a part would pass for the whole"
+        raise StoreError(cause, "fetch it from elsewhere")
     if order.size is not None and size != order.size:
         raise StoreError(f"the server announces {size} bytes, and the listing {order.size}", "pull it again")
     if size is not None and size > order.bytes_max:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx2
 
 from supervisor.store.faults import StoreError
+from supervisor.store.hub_transport import HubTransport
 from supervisor.store.reach import Reach, Target
 
 CONNECT_S = 10.0
@@ -52,6 +53,8 @@ class GuardedTransport(httpx2.BaseTransport):
         if target not in self._inner:
             self._inner[target] = httpx2.HTTPTransport(verify=ssl.create_default_context(), trust_env=False)
         response = self._send(request, self._inner[target], addresses)
+        if response.has_redirect_location:
+            return _without_body(response)
         if self._body_bytes_max is not None and isinstance(response.stream, httpx2.SyncByteStream):
             response.stream = _BoundedStream(response.stream, self._body_bytes_max)
         return response
@@ -81,10 +84,17 @@ class GuardedTransport(httpx2.BaseTransport):
             inner.close()
 
 
+def _without_body(response: httpx2.Response) -> httpx2.Response:
+    """A redirect by its place alone: the library would read all of a body that nobody wants, and unpack it."""
+    response.close()
+    return httpx2.Response(response.status_code, headers={"Location": response.headers["Location"]}, content=b"")
+
+
 def make_client(reach: Reach, *, is_for_api: bool) -> httpx2.Client:
-    """A client for the hub's API, whose answers are small, or for files."""
+    """A client for one look into the hub's API, whose answers are small, or for files."""
+    transport = HubTransport(GuardedTransport(reach, API_BYTES_MAX)) if is_for_api else GuardedTransport(reach, None)
     return httpx2.Client(
-        transport=GuardedTransport(reach, API_BYTES_MAX if is_for_api else None),
+        transport=transport,
         trust_env=False,
         follow_redirects=True,
         max_redirects=REDIRECTS_MAX,

@@ -6,6 +6,7 @@ again after a kill. Its telemetry, its other transport and the token it finds by
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from types import ModuleType
 import httpx2
 
 from supervisor.store.faults import Kind, StoreError
-from supervisor.store.fetching import retry_after_s
+from supervisor.store.hub_transport import unreachable
 from supervisor.store.reach import target_of
 from supervisor.store.selection import Listed
 from supervisor.store.sources import HubSource
 
 LISTING_MAX = 10_000
+_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_XET": "1",
@@ -44,7 +46,7 @@ def look_into(source: HubSource, endpoint: str, token: str | None, client: httpx
     library.set_client_factory(lambda: client)
     api = library.HfApi(endpoint=endpoint, token=token or False)
     with _translated(endpoint):
-        commit = str(api.model_info(source.repo, revision=source.revision).sha)
+        commit = _commit(api.model_info(source.repo, revision=source.revision).sha)
         tree = api.list_repo_tree(source.repo, recursive=True, revision=commit)
         found = list(itertools.islice(tree, LISTING_MAX + 1))
         if len(found) > LISTING_MAX:
@@ -64,6 +66,13 @@ def _library() -> ModuleType:
     import huggingface_hub.hf_api  # noqa: PLC0415
 
     return huggingface_hub
+
+
+def _commit(text: object) -> str:
+    """It becomes part of addresses and of the catalogue."""
+    if not isinstance(text, str) or not _COMMIT.fullmatch(text):
+        raise TypeError("a revision that is no id of a commit")
+    return text
 
 
 def _listed(file: object) -> Listed:
@@ -95,8 +104,7 @@ def _translated(endpoint: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise StoreError("HF_HUB_OFFLINE forbids to ask a hub", "unset it") from None
     except httpx2.TransportError as error:
-        cause = f"{host} is not reachable or broke off ({type(error).__name__})"
-        raise StoreError(cause, "try the same again later", Kind.LATER) from None
+        raise unreachable(host, error) from None
     except httpx2.HTTPError as error:
         raise StoreError(f"{host} answers nonsense ({type(error).__name__})", "check `hub.endpoint`") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -107,10 +115,6 @@ def _of_status(host: str, response: httpx2.Response) -> StoreError:
     status = response.status_code
     if status in (401, 403):
         return _denied(host)
-    if status == 429 or status >= 500:
-        wait_s = retry_after_s(response.headers.get("Retry-After"))
-        later = f" in {wait_s:.0f} s" if wait_s else " later"
-        return StoreError(f"{host} answers {status}", f"try the same again{later}", Kind.LATER)
     return StoreError(f"{host} answers {status}", "check the name, the revision and `hub.endpoint`")
 
 

@@ -62,10 +62,11 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model of the store, and whether it was there already."""
+    """A model of the store, and whether it was there already. `is_believed`: nobody said what digest it should have."""
 
     entry: Entry
     was_there: bool
+    is_believed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,10 @@ def _bring(wish: Wish, means: Means, berth: Berth) -> Pulled:
     place = digest.removeprefix("sha256:") + (f"/{plan.entry_file}" if plan.entry_file else "")
     entry = Entry(name=plan.name, digest=digest, place=place, files=files, origin=plan.origin, added=_now())
     settle(berth.files)
-    means.shelf.admit(berth.finished, entry)
+    entry = means.shelf.admit(berth.finished, entry)
     berth.discard()
-    return Pulled(entry, was_there=False)
+    is_believed = plan.digest is None and wish.digest is None and isinstance(wish.source, UrlSource)
+    return Pulled(entry, was_there=False, is_believed=is_believed)
 
 
 def _plan(wish: Wish, means: Means) -> _Plan:

@@ -9,7 +9,6 @@ Folders are 0755 and files 0644: a daemon of another user reads them. It decides
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -17,17 +16,25 @@ from pathlib import Path
 
 import msgspec
 
-from supervisor.config.catalogue import FILE_NAME, Catalogue, CatalogueError, Entry, read_catalogue
+from supervisor.config.catalogue import (
+    FILE_NAME,
+    Catalogue,
+    CatalogueError,
+    Entry,
+    decode_catalogue,
+    read_catalogue,
+)
 from supervisor.config.secret_files import SecretFileError, editing
 from supervisor.store.faults import Kind, StoreError, disk_fault
 from supervisor.store.flight import DIR_MODE
 from supervisor.store.folders import held_folder, remove_tree
+from supervisor.store.holding import alone
 
 FILE_MODE = 0o644
 
 
 Needed = Callable[[Catalogue], Collection[str]]
-"""The digests that must stay, asked at the last moment, while nobody else changes the store."""
+"""The digests that must stay, asked at the last moment: nobody else changes the store or begins to load the model."""
 
 
 class Shelf:
@@ -64,14 +71,19 @@ class Shelf:
     def admit(self, files: Path, entry: Entry) -> Entry:
         """Take in the folder `files`, whose content is on disk and checked, and then its entry.
 
-        A folder of the same digest that another name already uses is kept, and `files` is dropped.
+        A folder of the same digest that another name already uses is kept, and `files` is dropped: the entry then names
+        the files that are there. Gives the entry as it stands in the catalogue.
         """
         with self._editing() as here:
             home = here / entry.folder
             catalogue = self.catalogue()
             _require_free(catalogue, entry)
+            twin = next((other for other in catalogue.models if other.digest == entry.digest), None)
+            if twin is not None and home.is_dir():
+                entry = msgspec.structs.replace(entry, place=twin.place, files=twin.files)
+            _require_readable(catalogue.with_entry(entry))
             try:
-                if any(other.digest == entry.digest for other in catalogue.models) and home.is_dir():
+                if twin is not None and home.is_dir():
                     shutil.rmtree(files)
                 else:
                     remove_tree(here, entry.folder)  # a crash left it between its rename and its entry
@@ -86,9 +98,11 @@ class Shelf:
         """Forget every name of this digest, then throw its files away; not where it is needed by now."""
         with self._editing() as here:
             catalogue = self.catalogue()
-            if digest in needed(catalogue):
-                return False
-            self._drop(here, catalogue, digest)
+            named = [one for one in catalogue.models if one.digest == digest]
+            with alone(named, here) as is_free:
+                if not is_free or digest in needed(catalogue):
+                    return False
+                self._drop(here, catalogue, digest)
         return True
 
     def forget(self, entry: Entry, needed: Needed) -> bool:
@@ -96,12 +110,15 @@ class Shelf:
         with self._editing() as here:
             catalogue = self.catalogue()
             named = [one for one in catalogue.models if one.digest == entry.digest]
-            if entry.digest in needed(catalogue) or entry.name not in {one.name for one in named}:
+            if entry.name not in {one.name for one in named}:
                 return False
-            if len(named) > 1:
-                self._write(here, catalogue.without(entry.name))
-            else:
-                self._drop(here, catalogue, entry.digest)
+            with alone(named, here) as is_free:
+                if not is_free or entry.digest in needed(catalogue):
+                    return False
+                if len(named) > 1:
+                    self._write(here, catalogue.without(entry.name))
+                else:
+                    self._drop(here, catalogue, entry.digest)
         return True
 
     def _drop(self, here: Path, catalogue: Catalogue, digest: str) -> None:
@@ -156,6 +173,14 @@ def _chmod(folder: Path) -> None:
         folder.chmod(DIR_MODE)
 
 
+def _require_readable(catalogue: Catalogue) -> None:
+    """One entry that could not be read again would make the whole store unusable."""
+    try:
+        decode_catalogue(FILE_NAME, msgspec.json.encode(catalogue))
+    except (CatalogueError, ValueError) as error:  # ValueError: a name that is no text
+        raise StoreError(f"the model cannot be entered: {error}", "give it a shorter source or path") from None
+
+
 def _require_free(catalogue: Catalogue, entry: Entry) -> None:
     """A name stands for one model for as long as it is there."""
     other = catalogue.find(entry.name)
@@ -170,9 +195,14 @@ def name_taken(other: Entry) -> StoreError:
 
 
 def note_use(root: Path, digest: str) -> None:
-    """Remember that a model of the store was loaded now, where this user may write that down."""
-    with contextlib.suppress(OSError):
-        (root / "used" / digest.removeprefix("sha256:")).touch()
+    """Remember that a model of the store was loaded now, where this user may write that down. No link is followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(StoreError, OSError), held_folder(root, "used") as used:
+        fd = os.open(used / digest.removeprefix("sha256:"), flags, FILE_MODE)
+        try:
+            os.utime(fd)
+        finally:
+            os.close(fd)
 
 
 def sync_folder(path: Path) -> None:
@@ -182,19 +212,3 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def is_held(fd: int) -> bool:
-    """Whether some process holds the file: a daemon does so with every file of a model that it has loaded."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    return False
-
-
-def hold(fd: int) -> None:
-    """Hold the file for as long as this descriptor is open, beside others who do; nothing where locks do not work."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+LEASE_MS_MIN = 1_000
 LEASE_MS_MAX = 30 * 86_400_000
 DRAIN_MS_MAX = 86_400_000
 DRAIN_MS_DEFAULT = 30_000
@@ -20,7 +21,7 @@ class LeaseRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     """
 
     devices: Annotated[list[DeviceName], Meta(min_length=1, max_length=DEVICES_MAX)]
-    for_ms: Annotated[int, Meta(ge=1_000, le=LEASE_MS_MAX)]
+    for_ms: Annotated[int, Meta(ge=LEASE_MS_MIN, le=LEASE_MS_MAX)]
     drain_ms: Annotated[int, Meta(ge=0, le=DRAIN_MS_MAX)] | UnsetType = UNSET
     drain_to: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
     purpose: Annotated[str, Meta(max_length=200)] | UnsetType = UNSET

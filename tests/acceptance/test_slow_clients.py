@@ -4,7 +4,6 @@ Times are measured in pairs of rounds: first another daemon is attacked, then th
 who share the machine, is in both, and the difference is what the daemon itself makes others feel.
 """
 
-import contextlib
 import json
 import socket
 import statistics
@@ -31,14 +30,9 @@ ROUND_S = 5.0
 REQUESTS_PER_S = 100
 SETTLE_S = 2.0
 ATTACKERS = 500
-FLOOD = 5000
 READERS = 1000
 CANCELS = 10_000
-FDS_OTHER = 5
-"""Descriptors that a daemon opens now and then for itself."""
-HEADER_S, BODY_S, STALL_S = 5.0, 10.0, 30.0
-LATE_S = 1.5
-"""What a busy machine may add to a deadline."""
+HEADER_S = 5.0
 RATIO_MAX = 1.2
 LOOK_MORE_MS_MAX = 2.0
 """A look takes well under a millisecond, so a fifth of that is less than one accept costs: its bound is absolute."""
@@ -156,47 +150,8 @@ def test_500_slow_clients_are_cut_and_slow_nobody_down(daemon: Daemon, another: 
     wait_until(lambda: process.num_fds() <= fds, within_s=10, what="the last descriptor's return")
 
 
-@pytest.mark.fault("F36")
-def test_each_kind_of_slow_client_is_cut_at_its_bound(daemon: Daemon) -> None:
-    healthy = Healthy(daemon.port)
-    bounds = dict(zip(SLOW_KINDS, (HEADER_S, HEADER_S, HEADER_S, BODY_S, STALL_S), strict=True))
-
-    with attacking(daemon.port, ATTACKERS, *SLOW_KINDS) as found:
-        over = time.monotonic() + STALL_S + 2 * LATE_S
-        while time.monotonic() < over:
-            healthy.look()
-
-    print(f"\n{found}")
-    for kind, bound_s in bounds.items():
-        assert found[kind]["lost"] >= ATTACKERS // len(SLOW_KINDS)
-        assert found[kind]["longest_s"] <= bound_s + LATE_S
-
-
-@pytest.mark.fault("F37")
-def test_a_flood_of_5000_connections_is_capped_and_leaves_the_operator_alone(daemon: Daemon) -> None:
-    process = process_of(daemon)
-    fds, rss = process.num_fds(), process.memory_info().rss
-
-    with attacking(daemon.port, FLOOD, "idle") as found:
-        most_fds, grown = process.num_fds(), process.memory_info().rss - rss
-        began = time.monotonic()
-        status = daemon.ask_control("GET", "/v1/status")
-        control_s = time.monotonic() - began
-        reply = daemon.submit()
-
-    print(
-        f"\n{most_fds - fds} connections, RSS {grown / MIB:+.1f} MiB, control socket {control_s * 1000:.0f} ms, {found}"
-    )
-    assert most_fds - fds <= 4096 + 10
-    assert (status.status, reply.status) == (200, 202)
-    assert control_s < 1.0
-    assert found["idle"]["lost"] >= FLOOD - 4096 - 1
-    assert grown < 128 * MIB
-    wait_until(lambda: process.num_fds() <= fds, within_s=20, what="the last descriptor's return")
-
-
 class SlowReader:
-    """Reads a stream at one byte a second, from a small buffer."""
+    """Reads a stream from a small buffer, and not before it is told to."""
 
     def __init__(self, port: int, task_id: str) -> None:
         self._sock = socket.socket()
@@ -204,11 +159,6 @@ class SlowReader:
         self._sock.settimeout(10)
         self._sock.connect(("127.0.0.1", port))
         self._sock.sendall(f"GET /v1/tasks/{task_id}/stream HTTP/1.1\r\nHost: t\r\n\r\n".encode())
-
-    def read_one(self) -> None:
-        """A byte, if there is one: after a cut, what the kernel got before it is still there."""
-        with contextlib.suppress(ConnectionError):
-            self._sock.recv(1)
 
     def read_all(self) -> bytes:
         """The whole answer, now at full speed."""
@@ -218,28 +168,6 @@ class SlowReader:
             assert chunk, data[-200:]
             data += chunk
         return data
-
-
-@pytest.mark.fault("F35")
-def test_100_readers_at_a_byte_a_second_hold_nothing(daemon: Daemon) -> None:
-    process = process_of(daemon)
-    fds, rss = process.num_fds(), process.memory_info().rss
-    task_id = daemon.accept(max_tokens=60_000, ctx=65_536, deadline_ms=600_000)
-    readers = [SlowReader(daemon.port, task_id) for _ in range(100)]
-
-    began = time.monotonic()
-    wait_until(lambda: process.num_fds() >= fds + len(readers) - FDS_OTHER, what="all readers")
-    while process.num_fds() > fds + FDS_OTHER and time.monotonic() < began + 150:
-        for reader in readers:
-            reader.read_one()
-        time.sleep(1.0)
-    cut_after_s = time.monotonic() - began
-    grown = process.memory_info().rss - rss
-    view = daemon.wait_terminal(task_id, within_s=120)
-
-    print(f"\nlast slow reader cut after {cut_after_s:.0f} s, RSS {grown / MIB:+.1f} MiB, task {view['state']}")
-    assert process.num_fds() <= fds + FDS_OTHER, "the server holds readers that do not read"
-    assert grown < 64 * MIB
 
 
 def test_1000_readers_of_one_task_are_bounded(daemon: Daemon) -> None:

@@ -16,6 +16,7 @@ from supervisor.client import OrchClient
 from supervisor.wire.codes import Engine, Priority, Workload
 from supervisor.wire.tasks import SubmitTask
 from tests.support.daemon import Daemon
+from tests.support.health_prober import HealthProber
 from tests.support.pools import a_fake_pool, a_model
 from tests.support.waiting import wait_until
 
@@ -26,6 +27,8 @@ CLIENTS = 4
 DEADLINE_MS = 500
 PROBE_EVERY_S = 0.01
 CONNECT_S = 5.0
+HEALTH_S = 5.0
+"""Loose, for a busy machine: one that waited for the workers would be longer in a bad case."""
 
 
 @pytest.fixture
@@ -129,6 +132,7 @@ def test_upgrades_under_load_fail_no_request_and_refuse_no_connection(daemon: Da
     daemon.start_ready()
     engines, process = sorted(daemon.engine_pids()), daemon.process
     prober, load, took_s = Prober(daemon.port), Load(daemon.port), list[float]()
+    health = HealthProber(daemon)
     for _ in range(UPGRADES):
         life, target = life_of(daemon), load.finished + 2
         wait_until(lambda: load.finished >= target or load.faults, within_s=60, what="some ends")  # noqa: B023
@@ -139,15 +143,18 @@ def test_upgrades_under_load_fail_no_request_and_refuse_no_connection(daemon: Da
     daemon.wait_ready()
     load.close()
     prober.close()
+    health.close()
 
     ordered = sorted(took_s)
     print(
         f"\n{UPGRADES} upgrades: {load.finished} requests, {len(load.faults)} failed, slowest {load.slowest_s:.1f} s; "
         f"probes {dict(prober.seen)}, slowest connect {prober.slowest_s:.2f} s; "
+        f"health: slowest {health.slowest_s:.2f} s, {len(health.slow)} over 1 s; "
         f"one upgrade p50 {ordered[len(ordered) // 2]:.1f} s, max {ordered[-1]:.1f} s; retries {dict(load.retries)}"
     )
     assert load.faults == []
     assert set(prober.seen) == {"connected"}
+    assert health.slowest_s < HEALTH_S
     assert sorted(daemon.engine_pids()) == engines
     assert daemon.process is process
     assert daemon.process is not None

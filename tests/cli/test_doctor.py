@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from orchctl.doctor import host
-from orchctl.doctor.driver import parse_module
+from orchctl.doctor.driver import is_ours, parse_module
 from orchctl.doctor.facts import (
     ClockFact,
     DaemonFacts,
@@ -298,6 +299,25 @@ def test_the_listener_that_systemd_keeps_is_ours() -> None:
 )
 def test_the_version_of_the_kernel_module_is_read(text: str, version: str | None) -> None:
     assert parse_module(text) == version
+
+
+def test_a_process_that_an_engine_of_ours_started_is_ours_too() -> None:
+    """Nobody shall be told to kill the part of an engine that holds the memory."""
+    command = ["sh", "-c", "sleep 60 & echo $!; wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as engine:
+        assert engine.stdout is not None
+        part = int(engine.stdout.readline())
+        found = [is_ours(pid, frozenset({engine.pid})) for pid in (engine.pid, part, os.getpid(), 2**40)]
+        os.killpg(engine.pid, signal.SIGKILL)
+
+    assert found == [True, True, False, False]
+
+
+def test_a_limit_that_is_none_is_not_shown_as_a_number() -> None:
+    facts = with_(limits=LimitFact(of="the daemon", open_files=-1, locked_bytes=-1, core_bytes=0))
+    (finding,) = [each for each in examine(facts).findings if each.check == "limits"]
+
+    assert finding.sentence == "the daemon has room: files without limit"
 
 
 def test_a_port_is_free_until_somebody_listens_and_then_says_who() -> None:

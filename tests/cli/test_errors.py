@@ -39,6 +39,13 @@ REFUSALS = [
     (500, refusal(Code.WORKER_RESET, "The engine died.", retriable=True, engine=Engine.VLLM), 75, "the engine died"),
     (500, refusal(Code.WORKER_RESET, "It killed three engines."), 1, "it killed three engines"),
     (404, refusal(message="No canary.", reason=Reason.NOT_FOUND, pool_id="a"), 1, "`orchctl rollout status a`"),
+    (
+        400,
+        refusal(message="No model.", reason=Reason.MODEL, pool_id="a"),
+        1,
+        "see the models with `orchctl models list`",
+    ),
+    (400, refusal(message="There is no GPU 7.", reason=Reason.DEVICE), 1, "see the GPUs with `orchctl status`"),
     (500, refusal(Code.INTERNAL, "Something broke."), 1, "look for c0ffee in the log of the daemon"),
 ]
 

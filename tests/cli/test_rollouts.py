@@ -190,3 +190,40 @@ def test_a_revert_without_a_config_before_is_no_bad_config(peer: Peer, orchctl: 
 
     assert ran.code == 1
     assert "orchctl reload --dry-run" in ran.err
+
+
+def test_what_is_missing_on_a_pool_that_is_there_does_not_send_to_the_list_of_pools(
+    peer: Peer, orchctl: Orchctl
+) -> None:
+    envelope = refusal(message="Pool small has no canary.", reason=Reason.NOT_FOUND, pool_id="small")
+    peer.refusals[f"{POOL}/rollout/share"] = (404, envelope)
+
+    ran = orchctl("canary", "share", "small", "--percent", "5")
+
+    assert ran.code == 1
+    assert ran.err == "orchctl: pool small has no canary; see what serves it with `orchctl rollout status small`\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "path"), [(("canary", "start", "small", "new"), f"{POOL}/canary"), (("reload",), CONFIG)]
+)
+def test_a_pool_in_a_change_is_to_be_looked_at_and_not_asked_again_each_second(
+    peer: Peer, orchctl: Orchctl, line: tuple[str, ...], path: str
+) -> None:
+    message = "A rollout of pool small is under way."
+    busy = refusal(
+        Code.ADMISSION_REJECT, message, reason=Reason.BUSY, pool_id="small", retriable=True, retry_after_ms=1_000
+    )
+    peer.refusals[path] = (409, busy)
+
+    ran = orchctl(*line)
+
+    assert ran.code == 75
+    assert ran.err.endswith("; see how far it is with `orchctl rollout status small`\n")
+
+
+@pytest.mark.parametrize("period", ["0s", "999ms", "31d"])
+def test_a_lease_of_no_time_or_too_much_is_a_usage_error(orchctl: Orchctl, period: str) -> None:
+    ran = orchctl("lease", "take", "gpu:0", "--for", period)
+
+    assert (ran.code, ran.err) == (2, "orchctl: --for is between 1s and 30d; give another time\n")

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.base import LaunchSpec
 from adapters.llamacpp_launch import placeholders
+from supervisor.config.change_effects import HOST_EFFECTS, POOL_EFFECTS, ChangeEffect
 from supervisor.config.launch import PLACEHOLDERS
 from supervisor.config.schema import schema
 
@@ -52,3 +53,16 @@ def test_the_placeholders_of_a_command_are_those_that_the_adapter_fills_in() -> 
     )
 
     assert set(placeholders(spec)) == PLACEHOLDERS == set(re.findall(r"`\{([a-z_]+)\}`", PAGE))
+
+
+@pytest.mark.parametrize("effect", [ChangeEffect.HOT, ChangeEffect.RESTART])
+def test_the_list_of_what_a_change_costs_names_just_the_keys_that_cost_it(effect: ChangeEffect) -> None:
+    bullet = re.search(rf"^\* \*\*{effect}\*\*: (.*?)(?=^\* |^$)", PAGE, re.MULTILINE | re.DOTALL)
+    assert bullet is not None
+    named = re.findall(r"`([a-z_.]+)`", bullet[1])
+    of_one_value = {"preload", "require_same_engine_version"}
+    effects = {key: each for key, each in (*POOL_EFFECTS.items(), *HOST_EFFECTS.items()) if key not in of_one_value}
+
+    covered = {key for key in effects if any(key == name or key.startswith(f"{name}.") for name in named)}
+
+    assert covered == {key for key, each in effects.items() if each is effect}

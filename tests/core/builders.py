@@ -116,10 +116,10 @@ class Stage:
 
     # Workers
 
-    def load(self, pool_id: str = "p0") -> int:
+    def load(self, pool_id: str = "p0", *, beside: str = "") -> int:
         """Let a worker come as far as its engine runs; gives its incarnation."""
         inc = self.replica(pool_id).incarnation
-        self.give(ev.ModelVerified(pool_id, inc, DIGEST))
+        self.give(ev.ModelVerified(pool_id, inc, DIGEST, beside))
         self.measure(pool_id)
         self.give(ev.EngineSpawned(pool_id, inc, 100 + inc, 9000 + inc))
         return inc
@@ -130,9 +130,17 @@ class Stage:
         rooms = tuple(ev.DeviceRoom(uuid, 81_920, free_mib, need_mib) for uuid in replica.devices)
         return self.give(ev.RoomMeasured(pool_id, replica.incarnation, rooms, 64_000, 1_000))
 
-    def serve(self, pool_id: str = "p0", *, version: str = VERSION, slots: int | None = None, ctx: int = CTX) -> int:
+    def serve(
+        self,
+        pool_id: str = "p0",
+        *,
+        version: str = VERSION,
+        slots: int | None = None,
+        ctx: int = CTX,
+        beside: str = "",
+    ) -> int:
         """Let a worker that is verifying its model become Ready; gives its incarnation."""
-        inc = self.load(pool_id)
+        inc = self.load(pool_id, beside=beside)
         self.give(ev.EngineHealthy(pool_id, inc))
         slots = self.replica(pool_id).plan.slots if slots is None else slots
         self.give(ev.EngineInspected(pool_id, inc, version, slots, ctx))

@@ -9,7 +9,7 @@ from supervisor.core import events as ev
 from supervisor.core.lifecycle import Phase
 from supervisor.core.revisions import Role, RolloutKind, RolloutOutcome, RolloutPhase
 from supervisor.wire.codes import Code, Reason
-from tests.core.builders import make_plan, make_task, only, started
+from tests.core.builders import DIGEST, make_plan, make_task, only, started
 from tests.core.rollout_stage import RolloutStage, refusals, rollout_stage, share
 
 pytestmark = pytest.mark.orch("ORCH-3033")
@@ -306,3 +306,28 @@ def test_the_revision_before_is_known_after_it_was_stopped() -> None:
     previous = stage.pool().previous
     assert previous is not None
     assert (previous.number, previous.model_ref) == (1, "m")
+
+
+def test_a_rollback_that_loads_the_revision_anew_is_not_undone_by_asking_for_it_again() -> None:
+    stage = rollout_stage()
+    stage.roll()
+    stage.pass_ms(600_000)
+    stage.stopped("p0")
+    stage.begin(RolloutKind.ROLLBACK, model_digest=DIGEST)
+
+    again = stage.give(ev.RollbackRequested("t", "p0"))
+    stage.come_up("p0+3")
+
+    assert only(again, ef.AnswerRollout) == [ef.AnswerRollout("t", "p0", 3)]
+    assert (stage.pool().current, stage.pool().is_rolled_back) == ("p0+3", True)
+
+
+def test_a_promoted_canary_goes_on_with_what_waits_for_it() -> None:
+    stage = rollout_stage()
+    stage.begin(RolloutKind.CANARY, canary=share(10_000))
+    stage.come_up("p0+2")
+    stage.submit(make_task("runs"), make_task("waits"))
+
+    stage.give(ev.RolloutPromoted("t", "p0"))
+
+    assert started(stage.finish("runs")) == [("waits", "p0+2")]

@@ -32,3 +32,13 @@ def test_beside_it_the_engine_of_a_known_worker_is_adopted() -> None:
     assert [effect.pool_id for effect in only(effects, ef.AdoptEngine)] == ["p0"]
     assert stage.replica().phase is Phase.SPAWNING
     assert ef.EndFoundEngine("p0") not in stage.done
+
+
+def test_one_of_a_worker_that_was_stopped_for_good_meanwhile_is_ended() -> None:
+    stage = make_stage()
+    stage.give(ev.HaltRequested(0.0))
+
+    effects = stage.give(ev.EnginesFound((found("p0"),)))
+
+    assert only(effects, ef.EndFoundEngine) == [ef.EndFoundEngine("p0")]
+    assert stage.replica().found is None

@@ -92,3 +92,29 @@ def test_sessions_that_are_too_many_by_the_new_bound_go_at_once() -> None:
     tune(stage, sessions_max=1)
 
     assert [key[1][0] for key in stage.core.state.sessions] == [2]
+
+
+def test_a_session_that_has_had_as_many_turns_as_the_new_bound_allows_keeps_no_kv() -> None:
+    stage = a_stage(host=HostPlan(session_turns_max=8))
+    for name in ("one", "two"):
+        stage.submit(make_task(name, strict=False, session=b"s"))
+        stage.finish(name)
+    assert stage.core.state.sessions["tenant", b"s"].seat is not None
+
+    effects = tune(stage, session_turns_max=2)
+
+    assert len(only(effects, ef.NoteEviction)) == 1
+    assert violations(stage.core.state, stage.now) == []
+
+
+def test_a_turn_that_runs_when_the_bound_sinks_below_it_leaves_no_kv() -> None:
+    stage = a_stage(host=HostPlan(session_turns_max=8))
+    stage.submit(make_task("one", strict=False, session=b"s"))
+    stage.finish("one")
+    stage.submit(make_task("two", strict=False, session=b"s"))
+    tune(stage, session_turns_max=1)
+
+    stage.finish("two")
+
+    assert stage.core.state.sessions["tenant", b"s"].seat is None
+    assert violations(stage.core.state, stage.now) == []

@@ -1,5 +1,7 @@
 """Leases of GPUs: pools give way, their memory is seen free, and they come back, whatever happens to the holder."""
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -8,7 +10,7 @@ from supervisor.core import events as ev
 from supervisor.core.intent import Intent, LeaseNote
 from supervisor.core.invariants import violations
 from supervisor.core.lifecycle import Phase
-from supervisor.core.plan import HostPlan
+from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.wire.codes import Code, Reason
 from tests.core.builders import (
     BOTH,
@@ -353,3 +355,43 @@ def test_a_worker_that_gives_way_to_two_leases_serves_again_only_after_both() ->
     assert not stage.replica().can_run
     stage.give(ev.LeaseEnded("l1", "it was given back"))
     assert stage.replica().can_run
+
+
+def third_pool(**given: Any) -> PoolPlan:
+    """A pool of a third model, on the GPU of the first one."""
+    return make_plan("p2", model_ref="x", model_refs=frozenset({"x"}), model_digest="sha256:" + "c" * 64, **given)
+
+
+def test_a_pool_that_is_added_on_a_gpu_that_is_lent_says_so() -> None:
+    stage = two_pools()
+    hold(stage)
+
+    stage.give(ev.PoolsChanged(ticket="t", generation=2, added=(third_pool(),)))
+
+    assert stage.refusal(make_task("t", model_ref="x")).reason is Reason.LEASED
+
+
+def test_the_pool_that_serves_in_place_of_others_serves_one_that_is_added_later_too() -> None:
+    stage = two_pools()
+    take(stage, structs.replace(a_lease(), drain_to="p1"))
+    stage.give(ev.EngineStopped("p0", stage.replica().incarnation))
+    stage.give(ev.ReleaseVerified("l1", None))
+
+    stage.give(ev.PoolsChanged(ticket="t", generation=2, added=(third_pool(),)))
+
+    assert started(stage.submit(make_task("t", model_ref="x"))) == [("t", "p1")]
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_waits_after_a_restart_goes_to_the_pool_that_serves_in_place_of_the_one_that_is_lent(
+    *, is_held: bool
+) -> None:
+    note = structs.replace(a_lease(), drain_to="p1", is_held=is_held)
+    stage = make_stage(*(replica.plan for replica in two_pools().core.state.replicas.values()))
+    stage.give(ev.IntentRestored(Intent(leases=(note,)), 0.0))
+    stage.give(ev.TasksRestored((make_task("t"),), ()))
+
+    stage.give(BOTH)
+    stage.serve("p1")
+
+    assert started(stage.done) == [("t", "p1")]

@@ -51,7 +51,7 @@ def test_workers_of_two_versions_never_share_a_set() -> None:
     assert [stage.home(pool).key.engine_version for pool in ("p0", "p1")] == ["b100", "b101"]
 
 
-@pytest.mark.orch("ORCH-3046")
+@pytest.mark.orch("ORCH-3046", "ORCH-3047")
 def test_a_waiting_task_stays_with_the_version_that_it_was_admitted_to() -> None:
     stage = make_stage(make_plan("p0"), make_plan("p1"))
     stage.give(BOTH)
@@ -183,3 +183,18 @@ def test_a_worker_that_returns_to_its_old_version_finds_its_set_again() -> None:
 
     assert stage.home() is first
     assert started(stage.submit(make_task("t"))) == [("t", "p0")]
+
+
+@pytest.mark.orch("ORCH-3046")
+@pytest.mark.parametrize(("one", "other"), [("", "sha256:a"), ("sha256:a", "sha256:b"), ("sha256:a", "sha256:a")])
+def test_workers_that_loaded_other_files_beside_their_model_never_share_a_set(one: str, other: str) -> None:
+    stage = make_stage(make_plan("p0"), make_plan("p1"))
+    stage.give(BOTH)
+    for pool_id, beside in (("p0", one), ("p1", other)):
+        stage.serve(pool_id, beside=beside)
+
+    homes = [stage.home(pool_id) for pool_id in ("p0", "p1")]
+
+    assert (homes[0] is homes[1]) == (one == other)
+    assert homes[0].kind == homes[1].kind
+    assert violations(stage.core.state, stage.now) == []

@@ -77,6 +77,7 @@ def test_a_task_that_the_new_revision_cannot_hold_is_served_by_the_old_one() -> 
     assert started(stage.finish("runs")) == [("long", "p0")]
 
 
+@pytest.mark.orch("ORCH-3047")
 def test_a_strict_task_that_delivered_tokens_goes_on_with_the_old_revision() -> None:
     stage = rollout_stage()
     stage.submit(make_task("t"))
@@ -328,6 +329,18 @@ def test_a_turn_that_ends_on_a_worker_kept_for_a_rollback_leaves_no_kv_behind() 
     stage = rollout_stage()
     stage.submit(make_task("turn", strict=False, session=b"s" * 16))
     stage.roll()
+
+    stage.finish("turn")
+
+    assert stage.core.state.sessions["tenant", b"s" * 16].seat is None
+
+
+def test_a_turn_that_begins_on_a_worker_kept_for_a_rollback_leaves_no_kv_behind() -> None:
+    stage = rollout_stage(make_plan(model_refs=frozenset({"m", DIGEST})))
+    turn = make_task("turn", strict=False, session=b"s" * 16, model_ref=DIGEST)
+    stage.submit(make_task("runs"), turn)
+    stage.roll()
+    assert started(stage.finish("runs")) == [("turn", "p0")]
 
     stage.finish("turn")
 

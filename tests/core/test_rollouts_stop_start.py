@@ -169,6 +169,7 @@ def test_a_lost_gpu_while_the_new_one_starts_alone_ends_what_waits() -> None:
     assert error_of(stage.outcome("t")).code is Code.POOL_UNAVAILABLE
 
 
+@pytest.mark.orch("ORCH-3047")
 def test_a_strict_stream_that_only_the_old_worker_could_go_on_with_is_reset_by_the_switch() -> None:
     stage = making_way("runs")
     exits = stage.give(ev.EngineExited("p0", stage.replica("p0").incarnation, "crash", "it crashed"))
@@ -215,3 +216,19 @@ def test_a_pool_that_makes_way_lets_nothing_in_once_its_gpu_is_leased() -> None:
     stage.give(ev.LeaseRequested("t", note, 30_000.0))
 
     assert stage.refusal(make_task("t")).reason is Reason.LEASED
+
+
+def test_such_a_prompt_is_asked_for_later_too_where_all_that_serve_meanwhile_are_ejected() -> None:
+    stage = rollout_stage(make_plan("p0", wall_ms=10_000_000), make_plan("p1", devices=(1,)))
+    stage.submit(make_task("runs"))
+    for name in "abcde":
+        stage.submit(make_task(name))
+        asked = only(stage.give(ev.RunFailed(stage.run_of(name), "engine", "it broke", 0)), ef.ConfirmSlotIdle)
+        stage.give(ev.SlotsSeenIdle("p1", asked[0].incarnation, (asked[0].run_id,)))
+    assert stage.replica("p1").is_ejected
+    stage.begin()
+    stage.be_short("p0+2")
+
+    refused = stage.refusal(make_task("t", prompt_bytes=3_000))
+
+    assert (refused.code, refused.reason) == (Code.POOL_UNREADY, Reason.LOADING)

@@ -1,5 +1,6 @@
 """Daemons for the tests of this folder: every one is ended, with its engines, whatever the test did."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def make_daemon(tmp_path: Path, request: pytest.FixtureRequest, measured: Measur
 
 
 def _close(made: list[Daemon]) -> None:
-    for daemon in made:
-        daemon.close()
+    """Every one, also where another one cannot be ended."""
+    with contextlib.ExitStack() as ends:
+        for daemon in made:
+            ends.callback(daemon.close)
 
 
 @pytest.fixture

@@ -272,3 +272,30 @@ def test_a_daemon_that_stops_before_it_adopts_leaves_no_engine(make_daemon: Make
     assert daemon.stop() == 0
     assert worker_records.process_facts(pid) is None
     assert list((daemon.folder / "state").glob("worker-*")) == []
+
+
+@pytest.mark.orch("ORCH-3053", "ORCH-3037")
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_an_engine_is_not_adopted_past_a_file_beside_its_model_that_was_replaced(
+    make_daemon: MakeDaemon, tmp_path: Path, *, is_replaced: bool
+) -> None:
+    adapter = tmp_path / "adapter.gguf"
+    adapter.write_bytes(b"GGUF, the first")
+    pool = a_fake_pool()
+    launch = {**pool["launch"], "command": [*pool["launch"]["command"], "--lora", "adapter.gguf"]}
+    daemon = make_daemon({**pool, "launch": launch}).start_ready()
+    before = daemon.pool("tiny")
+    daemon.kill()
+    if is_replaced:
+        fresh = tmp_path / "fresh"
+        fresh.write_bytes(b"GGUF, the second")
+        fresh.replace(adapter)
+
+    daemon.start_ready()
+
+    after = daemon.pool("tiny")
+    verified = next(step["detail"] for step in after["steps"] if step["name"] == before["steps"][0]["name"])
+    assert (before["pid"] == after["pid"]) is not is_replaced
+    assert "beside it sha256:" in verified
+    if is_replaced:
+        assert "a file beside its model was replaced since it was started: adapter.gguf" in why_not_adopted(daemon)

@@ -131,6 +131,29 @@ def test_a_command_whose_time_is_over_is_told_and_the_pool_comes_back(make_daemo
     assert "the lease is over" in err
 
 
+def test_who_is_told_to_end_before_the_daemon_has_answered_gives_the_gpus_back(make_daemon: MakeDaemon) -> None:
+    daemon = two_gpus(make_daemon)
+    assert daemon.process is not None
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    process = lease(daemon, "take", "gpu:0", "--for", "1h")
+    wait_until(lambda: is_held_back(process.pid, signal.SIGINT), within_s=COMMAND_S_MAX, what="a question")
+
+    process.send_signal(signal.SIGINT)
+    os.kill(daemon.process.pid, signal.SIGCONT)
+    process.communicate(timeout=COMMAND_S_MAX)
+
+    assert process.returncode == 128 + signal.SIGINT
+    assert leases_of(daemon) == []
+    daemon.wait_ready()
+
+
+def is_held_back(pid: int, number: signal.Signals) -> bool:
+    """Whether a process does not take this signal now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_who_is_told_to_end_while_pools_drain_gives_the_gpus_back(
     make_daemon: MakeDaemon, number: signal.Signals

@@ -128,7 +128,7 @@ def test_what_took_the_place_of_the_control_socket_is_reported_and_left_alone(
 def test_a_storm_of_signals_harms_nothing_and_a_second_term_stops_at_once(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
     assert daemon.process is not None
-    for number in (*[signal.SIGHUP] * 100, signal.SIGPIPE, signal.SIGWINCH):
+    for number in (*[signal.SIGHUP] * 100, signal.SIGPIPE, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2):
         daemon.process.send_signal(number)
     ends = daemon.read_stream(daemon.accept()).end.name
     daemon.accept(prompt="x [[slow_ms@100]]", max_tokens=400)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.daemon.conftest import MakeDaemon
 from tests.support.daemon import ROOT, Daemon
+from tests.support.opens import opens_of
 from tests.support.pools import FAKE_ENGINE, REAL_ENGINE, a_fake_pool, a_model, a_pool
 from tests.support.tiny_gguf import make_tiny_gguf
 from tests.support.waiting import wait_until
@@ -152,3 +153,13 @@ def test_the_catalogue_never_wins_over_the_config(make_daemon: MakeDaemon, tmp_p
     daemon.start_ready()
 
     assert daemon.pool("tiny")["model_digest"] == declared["tiny"]["digest"]
+
+
+def test_a_start_opens_a_model_once_for_its_head_and_once_for_its_digest(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon(a_fake_pool())
+    with opens_of(tmp_path / "tiny.gguf") as opens:
+        daemon.start_ready()
+
+        assert opens() == 2

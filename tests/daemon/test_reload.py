@@ -159,6 +159,42 @@ def test_pools_come_and_go_with_the_config(daemon: Daemon) -> None:
     wait_until(lambda: before["side"] not in daemon.engine_pids(), within_s=20, what="the end of the pool that went")
 
 
+@pytest.mark.orch("ORCH-3031")
+def test_a_pool_that_is_still_on_its_way_out_cannot_come_back_yet_and_a_plan_says_so(daemon: Daemon) -> None:
+    side = pool_in_file(daemon, "side")
+    task = daemon.accept(model_ref="tiny", ctx=256, prompt="[[hang@1]]")
+    with daemon.open_stream(task) as events:
+        assert next(events).data["pool_id"] == "side"
+        rewrite(daemon, pools=[pool_in_file(daemon, "tiny")])
+        reload_config(daemon)
+        rewrite(daemon, pools=[pool_in_file(daemon, "tiny"), side])
+
+        planned = daemon.ask_control("POST", "/v1/plan", {}).json
+        refused = refused_reload(daemon, 409)
+        assert daemon.ask("POST", f"/v1/tasks/{task}/cancel", {}).status == 204
+
+    message = "The former pool side is still on its way out."
+    assert (refused["reason"], refused["message"], planned["refused"]) == ("busy", message, message)
+    wait_until(lambda: "side" in forgotten(daemon), within_s=20, what="the end of the pool that went")
+    assert reload_config(daemon)["generation"] == 3
+
+
+@pytest.mark.orch("ORCH-3031")
+def test_a_config_with_more_slots_makes_as_much_room_for_streams_as_a_start_with_it(daemon: Daemon) -> None:
+    table = daemon.folder / "c.sock.progress"
+    rewrite(
+        daemon, pools=[pool_in_file(daemon, "tiny"), a_fake_pool("late", ctx=64, slots=128, determinism="best_effort")]
+    )
+
+    reload_config(daemon)
+
+    grown = table.stat().st_size
+    daemon.stop()
+    table.unlink()
+    daemon.start()
+    assert grown >= table.stat().st_size
+
+
 @pytest.mark.fault("F41")
 @pytest.mark.orch("ORCH-3031")
 def test_one_mistake_in_the_file_changes_nothing_and_is_named_with_its_place(daemon: Daemon) -> None:

@@ -181,10 +181,11 @@ def test_a_storm_of_one_submit_is_one_job_also_over_a_restart(make_daemon: MakeD
         return reply.status, reply.json["job_id"]
 
     with ThreadPoolExecutor(20) as crowd:
-        before = set(crowd.map(submit, range(50)))
-        daemon.kill()
-        daemon.start()
-        after = set(crowd.map(submit, range(50)))
+        before = set(crowd.map(submit, range(100)))
+        with daemon.silence():
+            daemon.kill()
+            daemon.start()
+        after = set(crowd.map(submit, range(100)))
 
     assert len(before) == 1
     assert after == before

@@ -1,11 +1,14 @@
 """Upgrades that go wrong late: the service goes on, or is begun anew; engines are never left alone."""
 
+import contextlib
+import os
 import signal
 import site
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +23,7 @@ from tests.support.daemon import ROOT, Daemon
 from tests.support.pools import a_fake_pool
 from tests.support.waiting import wait_until
 
-SLOW = {"prompt": "x [[slow_ms@20]]", "max_tokens": 150, "determinism": "best_effort"}
+SLOW = {"prompt": "x [[slow_ms@20]]", "max_tokens": 300, "determinism": "best_effort"}
 """Cannot be cut: an upgrade waits for it."""
 EXIT_NOT_REPLACED = 71
 WATCHDOG_S = 15.0
@@ -147,12 +150,24 @@ def test_a_stop_while_one_image_gives_way_to_another_is_obeyed(
 ) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
     assert daemon.process is not None
-    daemon.ask_control("POST", "/v1/upgrade", {"deadline_ms": 0})
-    wait_until(lambda: moment in daemon.log_text(), what=moment)
-    daemon.process.send_signal(number)
+    with half_a_request(daemon):
+        daemon.ask_control("POST", "/v1/upgrade", {"deadline_ms": 0})
+        wait_until(lambda: moment in daemon.log_text(), what=moment)
+        daemon.process.send_signal(number)
+        code = daemon.process.wait(20)
 
-    assert daemon.process.wait(20) == 0
+    assert code == 0
     assert daemon.engine_pids() == []
+
+
+@contextlib.contextmanager
+def half_a_request(daemon: Daemon) -> Iterator[None]:
+    """Its answer is in progress, and so the first image takes its time to close."""
+    with socket.create_connection(("127.0.0.1", daemon.port)) as client:
+        head = "POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        client.sendall(head.encode())
+        daemon.ask("GET", "/healthz")  # answered after the other was taken up
+        yield
 
 
 def test_a_hang_up_while_one_image_gives_way_to_another_harms_nothing(make_daemon: MakeDaemon) -> None:
@@ -192,3 +207,95 @@ def test_the_service_manager_hears_of_the_daemon_all_the_while(
     assert sum("EXTEND_TIMEOUT_USEC=60000000" in text for _, text in heard[began:]) == 3
     assert max(after - before for before, after in pairwise(pings_s)) < WATCHDOG_S
     assert "READY=1" in heard[-1][1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.fault("F42")
+def test_a_signal_after_the_loop_of_one_image_and_before_the_exec_of_the_next_is_not_lost(
+    make_daemon: MakeDaemon, number: signal.Signals
+) -> None:
+    daemon = make_daemon(a_fake_pool())
+    with a_stuck_log(daemon) as drain:
+        life = life_of(daemon)
+        daemon.ask_control("POST", "/v1/upgrade", {"deadline_ms": 0})
+        wait_until(lambda: not has_event_loop(daemon), what="the moment in which only the log is still being written")
+        assert daemon.process is not None
+        daemon.process.send_signal(number)
+        drain()
+        if number is signal.SIGHUP:
+            wait_until(lambda: next_life(daemon, life), what="the next life")
+            assert daemon.stop() == 0
+        else:
+            assert daemon.process.wait(20) == 0
+
+    assert daemon.engine_pids() == []
+
+
+@pytest.mark.fault("F46")
+def test_a_log_that_nobody_reads_holds_up_neither_an_upgrade_nor_a_stop(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(a_fake_pool())
+    with a_stuck_log(daemon):
+        life = life_of(daemon)
+        with daemon.silence():
+            daemon.ask_control("POST", "/v1/upgrade", {"deadline_ms": 0})
+            wait_until(lambda: next_life(daemon, life), within_s=20, what="the next life")
+        code = daemon.stop()
+
+    assert code == 0
+    assert daemon.engine_pids() == []
+
+
+@contextlib.contextmanager
+def a_stuck_log(daemon: Daemon) -> Iterator[Callable[[], None]]:
+    """A Ready daemon whose log goes into a pipe that is full; inside, what is given reads it from then on."""
+    read_end, write_end = os.pipe()
+    reading = threading.Thread(target=drain, args=(read_end,), daemon=True)
+    try:
+        with open(os.dup(write_end), "wb") as pipe:  # noqa: PTH123  (a descriptor)
+            daemon.spawn(log=pipe)
+        wait_until(lambda: is_ready(daemon), within_s=30, what="Ready")
+        fill(write_end)
+        yield reading.start
+    finally:
+        os.close(write_end)
+        if reading.ident is None:
+            os.close(read_end)
+        daemon.close()
+
+
+def drain(pipe: int) -> None:
+    while os.read(pipe, 1 << 16):
+        pass
+    os.close(pipe)
+
+
+def fill(pipe: int) -> None:
+    """By an opening of its own, for not to block is a setting of an opening, and the daemon's shall block."""
+    fd = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(fd, b"x" * 64):
+            pass
+    os.close(fd)
+
+
+def is_ready(daemon: Daemon) -> bool:
+    try:
+        return all(pool["ready"] for pool in daemon.status()["pools"])
+    except OSError:
+        return False
+
+
+def next_life(daemon: Daemon, life: str) -> bool:
+    try:
+        return life_of(daemon) != life
+    except OSError:
+        return False
+
+
+def has_event_loop(daemon: Daemon) -> bool:
+    assert daemon.process is not None
+    links = []
+    for entry in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(entry.readlink()))
+    return "anon_inode:[eventpoll]" in links

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from supervisor.runtime.json_log import QUEUE_MAX
 from tests.daemon.conftest import MakeDaemon
 from tests.support.control_groups import a_group
 from tests.support.daemon import Daemon
@@ -116,6 +117,11 @@ def test_a_wall_clock_that_jumps_moves_no_deadline_and_no_limit(
 
     assert [*ends, after.end.name] == ["end", "end", "end"]
     assert daemon.wait_terminal(running)["state"] == "ended"
+    (jump,) = wait_until(
+        lambda: [line for line in daemon.log_lines() if line["event"] == "the wall clock jumped"],
+        what="the jump in the log",
+    )
+    assert abs(jump["by_s"] - jump_s) < 60
 
 
 @pytest.mark.fault("F46")
@@ -125,11 +131,15 @@ def test_a_log_that_nobody_reads_holds_up_nothing(make_daemon: MakeDaemon, tmp_p
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     daemon = make_daemon(a_fake_pool(queue={"capacity": 4_000})).start_ready()
     with contextlib.closing(_Redirected(daemon, pipe)) as redirected:
-        tasks = [redirected.submit(number) for number in range(1_500)]
+        before = sum(daemon.series("log_lines_dropped_total").values())
+        tasks = [redirected.submit(number) for number in range(QUEUE_MAX // 2 + 500)]
         last = daemon.read_stream(tasks[-1])
+        dropped = sum(daemon.series("log_lines_dropped_total").values())
 
     os.close(reader)
     assert last.end.name == "end"
+    assert before == 0
+    assert dropped > 0, "each task has two lines"
 
 
 class _Redirected:

@@ -1,5 +1,6 @@
 """Control groups of workers: real ones of this host, and what is read of other hosts."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from supervisor.runtime.cgroup_layout import Hierarchy, read_hierarchies
 from supervisor.runtime.cgroups import NONE, CgroupError, Cgroups, GroupWish, WorkerGroup, choose, open_cgroups
-from supervisor.runtime.processes import Processes
+from supervisor.runtime.processes import Processes, Stopped
 from tests.runtime.processes_story import PATIENT, Exits, is_alive, order_of, python
 from tests.support.waiting import until
 
@@ -210,3 +211,17 @@ def test_version_2_enters_by_itself_and_is_killed_in_one_step() -> None:
     assert group.remove()
     groups.close()
     assert "without controllers" in groups.summary
+
+
+async def test_version_2_an_engine_that_was_told_to_end_leaves_nothing_at_once(tmp_path: Path) -> None:
+    if not os.access(UNIFIED / "cgroup.procs", os.W_OK):
+        pytest.skip("NO WRITABLE HIERARCHY OF VERSION 2 IS MOUNTED HERE")
+    instance = f"test3-{os.getpid()}"
+    groups = Cgroups(instance, {"": UNIFIED})
+    every = Processes(instance=instance, environ=os.environ, bounds=PATIENT, groups=groups)
+    engine = await every.spawn(order_of(tmp_path, "sleep", "600"), Exits())
+    await until(lambda: engine.pid in engine.pids() and groups.find(engine.mark), what="its group")
+    stopped = await asyncio.wait_for(engine.stop(), PATIENT.sweep_s / 2)
+    await every.close()
+
+    assert stopped == Stopped(-signal.SIGKILL, ())

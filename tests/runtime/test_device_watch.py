@@ -1,7 +1,7 @@
 """What the core hears of the GPUs: what is there, and free memory in coarse steps, whenever one of them changes."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -82,6 +82,54 @@ def test_figures_are_marked_stale_while_nvml_does_not_answer() -> None:
 
     assert (stale.stale, stale.vram_free_mib) == (True, 1_000)
     assert not listener.gauges.devices["GPU-0"].stale
+
+
+def series(listener: Listener, name: str) -> dict[str, float]:
+    """The samples of one metric on the page, by device."""
+    (metric,) = [each for each in listener.gauges.metrics.registry.collect() if each.name == name]
+    return {sample.labels["device"]: sample.value for sample in metric.samples}
+
+
+DEVICE_SERIES = ("vram_used_bytes", "vram_free_bytes", "gpu_utilization", "gpu_figures_stale")
+
+
+@pytest.mark.parametrize("name", DEVICE_SERIES)
+@pytest.mark.orch("ORCH-3028")
+def test_a_gpu_that_is_gone_has_no_series_until_it_is_back(name: str) -> None:
+    lost = UnusableDevice(0, GpuTrouble.GPU_LOST, "GPU 0 fell off the bus", "GPU-0")
+    listener = Listener().hear(a_look())
+    before = series(listener, name)
+    listener.hear(Inventory(unusable=(lost,), driver_version="580"))
+    while_gone = series(listener, name)
+    listener.hear(a_look())
+
+    assert list(before) == ["GPU-0"]
+    assert while_gone == {}
+    assert series(listener, name) == before
+
+
+def test_a_figure_that_a_gpu_gives_no_more_has_no_series() -> None:
+    silent = replace(a_look(), samples={"GPU-0": DeviceSample(80_920, 1_000, None)})
+
+    assert series(Listener().hear(a_look(), silent), "gpu_utilization") == {}
+
+
+def test_old_figures_stay_in_the_metrics_and_are_marked() -> None:
+    listener = Listener().hear(a_look(), NO_ANSWER)
+    marks = [series(listener, "gpu_figures_stale"), series(listener.hear(a_look()), "gpu_figures_stale")]
+
+    assert marks == [{"GPU-0": 1}, {"GPU-0": 0}]
+    assert series(listener, "vram_free_bytes") == {"GPU-0": 1_000 * 2**20}
+
+
+def test_a_gpu_that_denied_an_answer_is_marked_counted_and_not_lost() -> None:
+    denied = UnusableDevice(0, GpuTrouble.NO_PERMISSION, "GPU 0: may not", "GPU-0")
+    listener = Listener().hear(a_look(), replace(a_look(), unread=(denied,)))
+
+    assert listener.posted == [seen(768)]
+    assert listener.gauges.devices["GPU-0"].stale
+    assert listener.gauges.gpu_trouble == "GPU 0: may not"
+    assert listener.count("gpu_faults_total", kind="no_permission") == 1
 
 
 def test_one_trouble_is_one_line_and_one_count_however_often_it_is_seen() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.runtime.gguf import GgufError, ModelShape, parse_shape
-from supervisor.runtime.model_shapes import HEAD_BYTES, ModelShapes
+from supervisor.runtime.model_heads import HEAD_BYTES, ModelHeads
 from tests.support.tiny_gguf import make_tiny_gguf
 
 U32, STRING, ARRAY, BOOL, I32 = 4, 8, 9, 7, 5
@@ -167,13 +167,13 @@ def test_huge_counts_do_no_harm(key: str, kind: int, count: int, data: bytes) ->
 def test_a_file_of_our_own_making(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     make_tiny_gguf(path, embd=64, layers=2)
-    shapes = ModelShapes()
+    heads = ModelHeads()
 
-    shape = shapes.shape_of(path)
+    shape = heads.shape_of(path)
 
     assert shape is not None
     assert (shape.architecture, shape.block_count, shape.embedding_length) == ("llama", 2, 64)
-    assert shapes.kv_bytes_per_token(path) == shape.kv_bytes_per_token() > 0
+    assert heads.kv_bytes_per_token(path) == shape.kv_bytes_per_token() > 0
 
 
 def test_a_shape_behind_a_long_tokenizer_is_found_in_a_second_read(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_shape_behind_a_long_tokenizer_is_found_in_a_second_read(tmp_path: Pat
     path.write_bytes(a_head(ARCH, words("tokenizer.ggml.tokens", 100_000), BLOCKS, WIDTH, HEADS, KV_HEADS))
 
     assert path.stat().st_size > HEAD_BYTES
-    assert ModelShapes().shape_of(path) == parse_shape(a_head(*SHAPE))
+    assert ModelHeads().shape_of(path) == parse_shape(a_head(*SHAPE))
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text"])
@@ -195,5 +195,5 @@ def test_what_is_no_model_has_no_shape(tmp_path: Path, kind: str) -> None:
         case "text":
             path.write_text("GGUF, or so it says")
 
-    assert ModelShapes().shape_of(path) is None
-    assert ModelShapes().kv_bytes_per_token(path) == 0
+    assert ModelHeads().shape_of(path) is None
+    assert ModelHeads().kv_bytes_per_token(path) == 0

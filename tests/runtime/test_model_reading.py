@@ -8,8 +8,8 @@ from pathlib import Path
 from supervisor.config.models import ModelArtifact
 from supervisor.runtime.model_files import MODELS_READ_AT_ONCE, ModelFiles
 from supervisor.store.digests import model_digest, read_sha256
+from supervisor.store.holding import is_held
 from supervisor.store.parts import open_model
-from supervisor.store.shelf import is_held
 from tests.support.waiting import until
 
 MANY = 40

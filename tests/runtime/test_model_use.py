@@ -11,8 +11,8 @@ import pytest
 from supervisor.config.models import ModelArtifact
 from supervisor.runtime.model_files import ModelFileError, ModelFiles
 from supervisor.store.digests import model_digest, read_sha256
+from supervisor.store.holding import is_held
 from supervisor.store.parts import open_model
-from supervisor.store.shelf import is_held
 
 WORKER = ("pool", 1)
 MAPS = "import mmap, sys; f = open(sys.argv[1], 'rb'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); f.close()"

@@ -10,6 +10,7 @@ import yaml
 from supervisor.config.known_models import load_known
 from supervisor.core.memory_need import PoolNeed
 from supervisor.runtime import blueprint
+from supervisor.runtime.model_heads import ModelHeads
 from supervisor.runtime.needs_reader import SIMULATED_MARK, NeedsReader
 from tests.support.pools import a_fake_pool, a_model
 
@@ -19,7 +20,7 @@ def need_of(folder: Path, *, is_simulated: bool, **fields: Any) -> PoolNeed:
     path.write_text(yaml.safe_dump({"pools": [a_fake_pool(**fields)], "models": a_model(folder)}))
     loaded = load_known(path, os.environ, os.geteuid())
     (drawn,) = blueprint.draw_pools(loaded.config, loaded.source, lambda _: 0).values()
-    need = NeedsReader(is_simulated=is_simulated).need_of(drawn)
+    need = NeedsReader(ModelHeads(), is_simulated=is_simulated).need_of(drawn)
     assert need is not None
     return need
 

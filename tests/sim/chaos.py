@@ -1,7 +1,8 @@
 """Chaos: one conductor, everything that can happen to it in any order, and its invariants after every event.
 
-No life of a daemon is simulated here, nor anything that must make sense as a whole: that is `world`'s. In the end all
-that went wrong is over, and then nothing may be left: no task alive, no worker in between, no lease, no rollout.
+Nothing here must make sense as a whole: that is `world`'s. A mortal one is killed or told to stop now and then, and the
+next one takes up what `chaos_lives` kept. In the end all that went wrong is over, and then nothing may be left: no task
+alive, no worker in between, no lease, no rollout, no engine that nobody owns.
 """
 
 from random import Random
@@ -12,9 +13,10 @@ from supervisor.core import events as ev
 from supervisor.core.conductor import Conductor
 from supervisor.core.invariants import violations
 from supervisor.core.lifecycle import Phase
-from supervisor.core.plan import HostPlan
+from supervisor.core.plan import HostPlan, PoolPlan
 from supervisor.core.tasks import Ended
 from tests.sim.chaos_answers import Answers, Asked
+from tests.sim.chaos_lives import Remains
 from tests.sim.chaos_wishes import Wishes, draw_plan
 
 STEPS = 500
@@ -23,6 +25,10 @@ LULL_MS = 5_000
 LULLS = 400
 LULLS_PER_LOOK = 10
 LULLS_WITH_ROLLOUTS = 30
+KILL_SHARE = 0.006
+NO_DRIVER_SHARE = 0.1
+EARLY_WISHES_MAX = 3
+HOST = HostPlan(keep_previous_ms=60_000, session_turns_max=3)
 _ASKED = get_args(Asked)
 
 
@@ -31,20 +37,24 @@ class ChaosError(AssertionError):
 
 
 class Chaos:
-    """One run. The same seed plays the same events."""
+    """One run. The same seed plays the same events. `is_mortal`: daemons end, and others begin."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, is_mortal: bool = False) -> None:
         self._seed, self._dice, self._now = seed, Random(seed), 0.0
-        self._answers, self._wishes = Answers(self._dice), Wishes(self._dice)
+        self._fate, self._is_mortal = Random(seed ^ 0xDEAD), is_mortal
+        self._answers, self._wishes = Answers(self._dice), Wishes(self._dice, is_mortal=is_mortal)
+        self._remains = Remains(self._fate)
         self._asked: list[Asked] = []
         self.told: list[tuple[float, ev.Event]] = []
-        plans = tuple(draw_plan(self._dice, key) for key in ("p0", "p1", "p2"))
-        self._core = Conductor(plans, HostPlan(keep_previous_ms=60_000, session_turns_max=3))
+        self.lives, self._is_over = 0, False
+        self._begin(tuple(draw_plan(self._dice, key) for key in ("p0", "p1", "p2")))
         self._give(self._wishes.inventory())
 
     def play(self, steps: int = STEPS) -> None:
         for _ in range(steps):
             self._step()
+            if self._is_mortal and self._fate.random() < KILL_SHARE:
+                self._live_again(is_killed=True)
         self._calm_down()
         self._require(*self._left())
 
@@ -56,11 +66,43 @@ class Chaos:
     def _give(self, event: ev.Event) -> None:
         self.told.append((self._now, event))
         effects = self._core.handle(event, self._now)
+        self._remains.note(event, effects)
+        self._is_over = self._is_over or any(isinstance(effect, ef.CompleteHalt) for effect in effects)
         self._asked += [effect for effect in effects if isinstance(effect, _ASKED)]
         for effect in effects:
             if isinstance(effect, ef.AbortRun):
                 self._abort(effect.run_id)
-        self._require(*violations(self._core.state, self._now))
+        self._require(*violations(self._core.state, self._now), *self._remains.wrong(self._core.state))
+
+    # Lives
+
+    def _begin(self, plans: tuple[PoolPlan, ...]) -> None:
+        self._core, self._is_over, self.lives = Conductor(plans, HOST), False, self.lives + 1
+
+    def _live_again(self, *, is_killed: bool) -> None:
+        """As the daemon begins: what was wanted, the canaries, the tasks; later the engines, and then the devices."""
+        before = self._core.state
+        self._asked.clear()
+        self._remains.end(before, is_killed=is_killed)
+        self._begin(self._remains.plans(before))
+        self._give(ev.NeedsRestored(tuple(before.needs.entries.values())))
+        self._give(self._remains.intent())
+        self._require(*self._remains.untaken(self._core.state))
+        for asked in self._remains.canaries(before, self._core.state):
+            self._give(asked)
+        self._give(self._remains.tasks())
+        for _ in range(self._fate.randrange(EARLY_WISHES_MAX + 1)):
+            wish = self._wishes.draw(self._core.state, self._now)
+            if not (self._answers.is_calm or self._is_over or wish is None or isinstance(wish, ev.DevicesSeen)):
+                self._give(wish)
+        if self._is_over:
+            return
+        self._give(self._remains.engines())
+        if self._fate.random() < NO_DRIVER_SHARE:
+            self._give(ev.DevicesUnknown("the driver does not answer"))
+        self._give(self._wishes.inventory())
+
+    # What happens
 
     def _abort(self, run_id: int) -> None:
         self._asked = [each for each in self._asked if not (isinstance(each, ef.StartRun) and each.run_id == run_id)]
@@ -72,6 +114,8 @@ class Chaos:
             self._give(answer)
 
     def _step(self) -> None:
+        if self._is_over:
+            self._live_again(is_killed=False)
         drawn = self._dice.random()
         if drawn < ANSWER_SHARE and self._asked:
             self._answer(self._dice.randrange(len(self._asked)))
@@ -84,7 +128,7 @@ class Chaos:
 
     def _pass_ms(self, ms: float) -> None:
         until = self._now + ms
-        while (due := self._core.next_due_ms()) is not None and due <= until:
+        while not self._is_over and (due := self._core.next_due_ms()) is not None and due <= until:
             self._now = max(self._now, due)
             self._give(ev.TimePassed())
         self._now = until
@@ -92,12 +136,14 @@ class Chaos:
     def _calm_down(self) -> None:
         """Nothing goes wrong any more, what operators began is taken back, and time passes."""
         self._answers.is_calm = True
-        for lease_id in list(self._core.state.leases):
-            self._give(ev.LeaseEnded(lease_id, "given back"))
         for lull in range(LULLS):
-            while self._asked:
+            while self._asked and not self._is_over:
                 self._answer(0)
+            if self._is_over:
+                self._live_again(is_killed=False)
             if lull % LULLS_PER_LOOK == 0:
+                for lease_id in list(self._core.state.leases):
+                    self._give(ev.LeaseEnded(lease_id, "given back"))
                 self._give(self._wishes.heal(is_away=lull == 0))
                 for pool_id in list(self._core.state.pools):
                     self._give(ev.ResumeRequested(pool_id))
@@ -122,5 +168,7 @@ class Chaos:
             "rollouts": sorted(state.rolling),
             "aside": sorted(state.aside),
             "counting": list(state.counting),
+            "records": list(self._remains.records),
+            "engines": list(self._remains.found),
         }
         return [f"{name} left: {values}" for name, values in left.items() if values]

@@ -38,7 +38,7 @@ def draw_plan(dice: Random, key: str) -> PoolPlan:
 class Wishes:
     """Draws one after the other; gives none where what was drawn makes no sense now."""
 
-    def __init__(self, dice: Random) -> None:
+    def __init__(self, dice: Random, *, is_mortal: bool = False) -> None:
         self._dice = dice
         self._count = 0
         self._recovery = dict.fromkeys(GPUS, 0)
@@ -65,6 +65,8 @@ class Wishes:
             self._stall: 1,
             self._first_token: 2,
         }
+        if is_mortal:
+            self._weights |= {self._halt: 1, self._change_host: 1}
 
     def draw(self, state: State, now_ms: float) -> ev.Event | None:
         self._count += 1
@@ -125,6 +127,15 @@ class Wishes:
 
     def _quiesce(self, state: State, _: float) -> ev.Event | None:
         return ev.QuiesceRequested(self._dice.choice([0.0, 5e3])) if state.quiesce_deadline_ms is None else None
+
+    def _halt(self, _: State, __: float) -> ev.Event:
+        return ev.HaltRequested(self._dice.choice([0.0, 2e3, 2e4]))
+
+    def _change_host(self, state: State, _: float) -> ev.Event:
+        host = structs.replace(
+            state.host, session_turns_max=self._dice.choice([2, 3]), sessions_max=self._dice.choice([1, 100])
+        )
+        return ev.PoolsChanged(ticket="t", generation=self._count, host=host)
 
     def _roll(self, state: State, _: float) -> ev.Event | None:
         pool_id = self._pool(state)

@@ -61,6 +61,7 @@ class Fleet:
 
     def calm(self) -> None:
         self.is_stormy = self._streams.is_stormy = False
+        self._memory.calm()
 
     # Reports
 
@@ -115,12 +116,10 @@ class Fleet:
                 self._report(ev.StepFailed(*key, "no such file"))
                 return
             worker.is_alive = True
-            has_room = self._memory.take(key, effect.devices, self._recipe_of(effect.pool_id))
+            self._memory.take(key, effect.devices, self._recipe_of(effect.pool_id))
             self._report(ev.EngineSpawned(*key, pid=pid_of(key), port=9_000 + key[1]))
             self._report(self._memory.tell())
-            if not has_room:
-                self.die(key, "oom_vram")
-            elif worker.lot.fate is Fate.CRASH_AT_LOAD:
+            if worker.lot.fate is Fate.CRASH_AT_LOAD:
                 kind = self._memory.draw_end()
                 self._world.after(worker.lot.load_ms, lambda: self.die(key, kind))
 

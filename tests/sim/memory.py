@@ -1,17 +1,22 @@
 """Memory of the simulated GPUs: what each process really takes, what a look finds free, and who runs out of it.
 
-A model takes about what is estimated, sometimes a little more. Draws with its own dice.
+A model takes about what is estimated, sometimes a little more. In some seeds a stranger leaves room for two models on
+each GPU while the storm lasts: who starts beside others must not count on what they were promised. Draws with its own
+dice.
 """
 
 from random import Random
 
 from supervisor.core import events as ev
+from tests.core.ledger import demand
 from tests.sim.world import World
 
 TOTAL_MIB = 81_920
 ESTIMATE_MIB = 12_000
 USE_MIB = (9_000, 12_200)
 SHORT_MIB = 1_000
+STRANGER_MIB = 52_000
+TIGHT_EVERY = 3
 
 Key = tuple[str, int]
 
@@ -23,6 +28,11 @@ class Memory:
         self._world, self._seed = world, seed
         self._dice = Random(seed ^ 0x3039)
         self.held: dict[Key, dict[str, int]] = {}
+        self._stranger_mib = STRANGER_MIB if seed % TIGHT_EVERY == 0 else 0
+
+    def calm(self) -> None:
+        """The stranger leaves."""
+        self._stranger_mib = 0
 
     def look(self, key: Key, devices: tuple[str, ...], recipe: str, *, is_short: bool) -> ev.RoomMeasured:
         """What is free now; a stranger holds most of it where it is short."""
@@ -32,13 +42,13 @@ class Memory:
         )
         return ev.RoomMeasured(*key, rooms, 64_000, 1_000, 128_000, recipe=recipe)
 
-    def take(self, key: Key, devices: tuple[str, ...], recipe: str) -> bool:
-        """A process loads its model; False where it does not fit, and it dies of that."""
+    def take(self, key: Key, devices: tuple[str, ...], recipe: str) -> None:
+        """A process loads its model. No worker is let start where that does not fit (ORCH-3003)."""
         mib = Random(f"{self._seed} {recipe}").randint(*USE_MIB)
-        if any(self._free(uuid) < mib for uuid in devices):
-            return False
+        for uuid in devices:
+            sentence = f"{key} takes {mib} MiB of {uuid}, and {self._free(uuid)} are free: {self._on(uuid)}"
+            demand(that=mib <= self._free(uuid), sentence=sentence)
         self.held[key] = dict.fromkeys(devices, mib)
-        return True
 
     def tell(self) -> ev.MemoryHeld:
         """What the driver says of all devices."""
@@ -56,7 +66,7 @@ class Memory:
         return min(SHORT_MIB, self._free(uuid)) if is_short else self._free(uuid)
 
     def _free(self, uuid: str) -> int:
-        return TOTAL_MIB - sum(holder.mib for holder in self._on(uuid))
+        return TOTAL_MIB - self._stranger_mib - sum(holder.mib for holder in self._on(uuid))
 
     def _on(self, uuid: str) -> tuple[ev.Holder, ...]:
         held = ((key, on[uuid]) for key, on in self.held.items() if uuid in on)

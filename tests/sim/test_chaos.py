@@ -22,6 +22,20 @@ def test_whatever_happens_the_state_stays_sound_and_comes_to_rest(group: int) ->
     assert {ev.RolloutRequested, ev.LeaseRequested, ev.DeviceFaulted, ev.PoolsChanged, ev.SelfTestOver} <= kinds
 
 
+@pytest.mark.orch("ORCH-3024", "ORCH-3031", "ORCH-3053")
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_whenever_a_daemon_ends_the_next_one_takes_up_what_it_left(group: int) -> None:
+    kinds, lives = set(), 0
+    for seed in range(group * SEEDS_PER_GROUP, (group + 1) * SEEDS_PER_GROUP):
+        chaos = Chaos(seed, is_mortal=True)
+        chaos.play()
+        kinds |= {type(event) for _, event in chaos.told}
+        lives += chaos.lives
+
+    assert {ev.HaltRequested, ev.EnginesFound, ev.IntentRestored, ev.TasksRestored, ev.NeedsRestored} <= kinds
+    assert lives > 2 * SEEDS_PER_GROUP
+
+
 @pytest.mark.parametrize("seed", FAILED_ONCE)
 def test_a_seed_that_failed_once_never_fails_again(seed: int) -> None:
     Chaos(seed).play()

@@ -146,6 +146,87 @@ class RolloutMachine(ConductorMachine):
         }
         self.runtime.give(events[what])
 
+    def resting(self) -> list[str]:
+        """Pools that are in no rollout, and whose worker runs or could."""
+        pools = self.runtime.core.state.pools
+        return sorted(name for name, pool in pools.items() if pool.rollout is None and pool.current in self.able())
+
+    def able(self) -> set[str]:
+        return {key for key, each in self.runtime.core.state.replicas.items() if each.can_run}
+
+    def crowd(self, name: str, count: int, *, is_strict: bool) -> None:
+        """Tasks come for the model of a pool, for the canary's side where there is one, and are on disk."""
+        state = self.runtime.core.state
+        model = state.replicas[state.pools[name].current].plan.model_ref
+        for _ in range(count):
+            self.names += 1
+            self.runtime.give(ev.TaskSubmitted(make_task(f"j{self.names}", strict=is_strict, model_ref=model)))
+        self.runtime.flush()
+
+    def ask_next(self, name: str, canary: CanaryPlan | None = None) -> str:
+        """The next revision of a pool is asked for, on the GPUs of the current one; gives its key."""
+        key = name_key(name, self.runtime.core.state.pools[name].next_revision)
+        kind = RolloutKind.RELOAD if canary is None else RolloutKind.CANARY
+        plan = plan_of(key, model_digest=f"sha256:next-{key}")
+        asked = ev.RolloutRequested(
+            ticket=self.ticket(), pool_id=name, plan=plan, kind=kind, drain_ms=30_000.0, canary=canary
+        )
+        self.runtime.give(asked)
+        return key
+
+    @precondition(lambda self: live(self) and self.resting())
+    @rule(count=st.integers(0, 4), is_strict=st.booleans())
+    def make_way(self, count: int, is_strict: bool) -> None:
+        """The next revision of a busy pool finds no room beside the current one."""
+        name = self.resting()[-1]
+        self.crowd(name, count, is_strict=is_strict)
+        key = self.ask_next(name)
+        if isinstance(self.runtime.steps.get(key), ef.VerifyModel):
+            self.runtime.pass_step(key, "b1")
+            self.be_short_of(key)
+
+    @precondition(lambda self: live(self) and self.resting())
+    @rule(judge=st.sampled_from(JUDGES))
+    def begin_a_canary(self, judge: JudgePlan | None) -> None:
+        """A canary comes up without trouble, and takes all of its alias."""
+        key = self.ask_next(self.resting()[0], CanaryPlan(share_buckets=10_000, judge=judge))
+        while key in self.runtime.steps:
+            self.runtime.pass_step(key, "b1")
+
+    def rolling_in(self, phase: RolloutPhase) -> list[str]:
+        pools = self.runtime.core.state.pools
+        return sorted(name for name, pool in pools.items() if pool.rollout is not None and pool.rollout.phase is phase)
+
+    @precondition(lambda self: live(self) and self.rolling_in(RolloutPhase.DRAINING))
+    @rule(is_failure=st.booleans())
+    def think_again(self, is_failure: bool) -> None:
+        """While the old worker makes way, the new one is not wanted any more, or fails once too often."""
+        (name, *_) = self.rolling_in(RolloutPhase.DRAINING)
+        rollout = self.runtime.core.state.pools[name].rollout
+        assert rollout is not None
+        if is_failure and rollout.key in self.runtime.steps:
+            self.runtime.fail_step(rollout.key)
+        else:
+            self.runtime.give(ev.RolloutAborted(self.ticket(), name, "not today"))
+
+    @precondition(lambda self: live(self) and self.rolling_in(RolloutPhase.SHARING))
+    @rule(count=st.integers(1, 5), is_strict=st.booleans(), what=st.sampled_from(("promote", "roll back", "nothing")))
+    def crowd_the_canary(self, count: int, is_strict: bool, what: str) -> None:
+        """More tasks come to the canary's side than it has slots; then it takes over, or goes."""
+        (name, *_) = self.rolling_in(RolloutPhase.SHARING)
+        self.crowd(name, count, is_strict=is_strict)
+        if what != "nothing":
+            kind = ev.RolloutPromoted if what == "promote" else ev.RollbackRequested
+            self.runtime.give(kind(self.ticket(), name))
+
+    @precondition(lambda self: live(self) and self.runtime.core.state.rolling - {KEPT})
+    @rule(drain_ms=st.sampled_from(DRAINS_MS))
+    def remove_in_a_rollout(self, drain_ms: float) -> None:
+        """The configuration has a pool no more whose rollout is under way."""
+        gone = min(self.runtime.core.state.rolling - {KEPT})
+        asked = ev.PoolsChanged(ticket=self.ticket(), generation=self.tickets, removed=(gone,), drain_ms=drain_ms)
+        self.runtime.give(asked)
+
     @precondition(live)
     @rule(name=st.sampled_from(NAMES))
     def roll_back(self, name: str) -> None:

@@ -31,6 +31,8 @@ class Orchctl:
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    by: tuple[str, ...] = ()
+    """A program that is given the command line."""
 
     @property
     def store(self) -> Path:
@@ -59,7 +61,18 @@ class Orchctl:
         path.write_text(json.dumps({**base, **self.config}))
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(ROOT), **self.environ}
         return subprocess.Popen(
-            [sys.executable, "-m", "orchctl", "--socket", str(self.folder / "s"), "models", *line, "-c", str(path)],
+            [
+                *self.by,
+                sys.executable,
+                "-m",
+                "orchctl",
+                "--socket",
+                str(self.folder / "s"),
+                "models",
+                *line,
+                "-c",
+                str(path),
+            ],
             env=environ,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

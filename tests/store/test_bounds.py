@@ -1,8 +1,10 @@
 """What a pull from a URL may take of the disk and of the quota, which it learns only from the answer."""
 
+import contextlib
 import errno
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import httpx2
@@ -10,9 +12,15 @@ import pytest
 
 from supervisor.store.faults import StoreError
 from supervisor.store.fetching import RESERVE_LOOK_BYTES, Order, fetch
+from supervisor.store.pulling import DISK_RESERVE_BYTES
 from tests.store.conftest import MakeHub, Orchctl, a_gguf
+from tests.support.hub import REPO
+from tests.support.small_disks import a_tmpfs
+from tests.support.waiting import wait_until
 
 MIB = 2**20
+WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+"""Root as anybody else: a folder without rights is closed to it too."""
 
 
 def test_a_model_above_the_quota_is_refused_before_its_bytes_come(orchctl: Orchctl, make_hub: MakeHub) -> None:
@@ -87,3 +95,44 @@ def test_what_cannot_be_taken_in_has_a_next_step(orchctl: Orchctl) -> None:
 
     assert ran.returncode == 1
     assert "; name a model file" in ran.stderr
+
+
+def test_a_disk_that_others_fill_in_the_middle_keeps_its_reserve(orchctl: Orchctl, make_hub: MakeHub) -> None:
+    hub = make_hub({"big.gguf": a_gguf(32 * MIB)})
+    hub.trouble.stall_after = 8 * MIB
+    with a_tmpfs(orchctl.store, options="size=112m"):
+        process = orchctl.start("pull", f"repo:{REPO}")
+        wait_until(hub.stalled.is_set, within_s=30, what="the middle of the download")
+        (orchctl.store / "others").write_bytes(bytes(32 * MIB))
+        hub.trouble.stall_after = None
+        _, err = process.communicate(timeout=60)
+
+        assert process.returncode == 1
+        assert "are needed on the disk" in err
+        assert shutil.disk_usage(orchctl.store).free >= DISK_RESERVE_BYTES
+        assert not orchctl.catalogue.models
+
+
+@pytest.mark.parametrize("kind", ["file", "read-only", "no right"])
+@pytest.mark.parametrize("line", [("pull", f"repo:{REPO}"), ("add", "m.gguf", "--name", "m"), ("list",)])
+def test_a_store_that_cannot_be_used_is_said_in_one_line(
+    orchctl: Orchctl, make_hub: MakeHub, kind: str, line: tuple[str, ...]
+) -> None:
+    hub = make_hub()
+    (orchctl.folder / "m.gguf").write_bytes(a_gguf())
+    with contextlib.ExitStack() as stack:
+        if kind == "file":
+            orchctl.store.write_text("not a folder")
+        elif kind == "read-only":
+            stack.enter_context(a_tmpfs(orchctl.store, options="size=1m,ro"))
+        else:
+            orchctl.store.mkdir()
+            orchctl.store.chmod(0)
+            orchctl.by = WITHOUT_CAPABILITIES
+        ran = orchctl(*line)
+
+    is_fine = line == ("list",) and kind == "read-only"
+    assert ran.returncode in ({0} if is_fine else {1, 77}), ran.stderr
+    assert is_fine or ran.stderr.startswith("orchctl: ")
+    assert ran.stderr.count("\n") == (not is_fine)
+    assert hub.bytes_sent == 0

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from supervisor.config.catalogue import Catalogue, Entry, Origin, StoredFile
 from supervisor.store.beneath import open_beneath
 from supervisor.store.eviction import plan_eviction
+from supervisor.store.holding import hold
+from supervisor.store.needed import digests_open
 from supervisor.store.parts import open_model, shard_names
-from supervisor.store.shelf import hold
 from tests.store.conftest import MakeHub, Orchctl, a_gguf
 from tests.support.hub import REPO
 
@@ -87,6 +90,22 @@ def test_a_file_in_the_hands_of_a_process_stays(three: Orchctl, how: str) -> Non
 
     assert (ran.returncode, refused.returncode) == (1, 1)
     assert names(three) == ["needed", "old"]
+
+
+def test_a_mapped_model_is_in_hands_whatever_else_the_process_has_mapped(three: Orchctl) -> None:
+    old = three.catalogue.find("old")
+    assert old is not None
+    odd = os.fsdecode(os.fsencode(three.folder) + b"/odd-\xff\xfe")
+    Path(odd).write_bytes(b"x" * 4096)
+    code = "import mmap, sys; k = [mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) for f in map(open, sys.argv[1:])]; "
+    line = [sys.executable, "-c", code + "print(1, flush=True); sys.stdin.read()", odd, str(three.store / old.place)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        open_now = digests_open(three.catalogue, three.store)
+        process.communicate()
+
+    assert open_now == {old.digest}
 
 
 def test_a_pull_makes_room_within_the_quota(three: Orchctl, make_hub: MakeHub) -> None:

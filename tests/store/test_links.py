@@ -8,6 +8,7 @@ from supervisor.store.faults import StoreError
 from supervisor.store.flight import Berth
 from supervisor.store.folders import held_folder
 from supervisor.store.leftovers import clear_leftovers, count_leftovers
+from supervisor.store.shelf import note_use
 from tests.store.conftest import MakeHub, Orchctl, a_gguf
 from tests.support.hub import REPO
 
@@ -98,3 +99,19 @@ def test_a_held_folder_stays_the_one_that_was_opened(tmp_path: Path, victim: Pat
 
     assert not (victim / "new").exists()
     assert (tmp_path / "files.away" / "new").is_file()
+
+
+@pytest.mark.parametrize("which", ["stamp", "used"])
+def test_the_note_of_a_use_is_written_through_no_link(tmp_path: Path, victim: Path, which: str) -> None:
+    digest = "sha256:" + "a" * 64
+    store = tmp_path / "store"
+    (store / "used").mkdir(parents=True)
+    if which == "stamp":
+        (store / "used" / ("a" * 64)).symlink_to(victim / "new")
+    else:
+        swap(store / "used", victim)
+    before = tree(victim)
+
+    note_use(store, digest)
+
+    assert tree(victim) == before

@@ -218,3 +218,57 @@ def test_root_and_the_daemon_both_read_what_was_pulled(orchctl: Orchctl, make_hu
         each.stat().st_mode & 0o777 for each in (path, path.parent, orchctl.store, orchctl.store / "catalogue.json")
     ]
     assert modes == [0o644, 0o755, 0o755, 0o644]
+
+
+def test_who_waits_for_a_pull_that_is_killed_goes_on_with_it(orchctl: Orchctl, make_hub: MakeHub) -> None:
+    hub = make_hub({"tiny.gguf": a_gguf(8 * MIB)})
+    hub.trouble.stall_after = 6 * MIB
+    first = orchctl.start("pull", f"repo:{REPO}")
+    wait_until(hub.stalled.is_set, within_s=30, what="the first in the middle")
+    wait_until(lambda: max(_sizes(orchctl)) >= 5 * MIB, within_s=10, what="bytes on disk")
+    second = orchctl.start("pull", f"repo:{REPO}")
+    assert second.stderr is not None
+    words = second.stderr.readline()
+    hub.trouble.stall_after = None
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+
+    _, err = second.communicate(timeout=60)
+
+    assert second.returncode == 0, err
+    assert "another orchctl fetches it, waiting" in words
+    assert hub.bytes_sent < 16 * MIB
+    assert orchctl.catalogue.models[0].digest == digest_of(hub.files["tiny.gguf"])
+
+
+@pytest.mark.orch("ORCH-3042")
+@pytest.mark.parametrize("has_digest", [False, True])
+def test_a_url_without_a_digest_is_believed_once_and_held_to_it_afterwards(
+    orchctl: Orchctl, make_hub: MakeHub, *, has_digest: bool
+) -> None:
+    hub = make_hub()
+    line = ("pull", f"{hub.endpoint}/cdn/tiny.gguf")
+    first = orchctl(*line, *(("--sha256", digest_of(hub.files["tiny.gguf"])) if has_digest else ()))
+    hub.files["tiny.gguf"] = a_gguf(seed=7)
+
+    [entry] = orchctl.catalogue.models
+    again = orchctl(*line)
+    (orchctl.store / entry.place).write_bytes(hub.files["tiny.gguf"])
+    checked = orchctl("verify")
+
+    assert ("it is believed as it came" in first.stderr) is not has_digest
+    assert entry.digest in first.stdout
+    assert "tiny is there already" in again.stdout
+    assert orchctl.catalogue.models == (entry,)
+    assert checked.returncode == 1
+
+
+def test_a_line_that_breaks_under_a_url_is_taken_up_where_it_broke(orchctl: Orchctl, make_hub: MakeHub) -> None:
+    hub = make_hub({"tiny.gguf": a_gguf(4 * MIB)})
+    hub.trouble.cut_after = 2 * MIB
+
+    ran = orchctl("pull", f"{hub.endpoint}/cdn/tiny.gguf")
+
+    assert ran.returncode == 0, ran.stderr
+    assert hub.resumed.is_set()
+    assert orchctl.catalogue.models[0].digest == digest_of(hub.files["tiny.gguf"])

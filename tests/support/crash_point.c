@@ -1,12 +1,14 @@
 /* Preloaded into a process: kills it at the n-th system call of a kind on files below a folder, or lets that call fail.
-   Nothing happens until crash_arm() is called. Before the call: it never was. After it: its answer never came. In the
-   middle of a write: half of it is there. */
+   Nothing happens until crash_arm() is called, or until the file that CRASH_CUE names is there: one line, `how kind
+   number path`. Before the call: it never was. After it: its answer never came. In the middle of a write: half of it
+   is there. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,6 +32,25 @@ void crash_arm(const char *below, int how, int what, int number, int length, int
 int crash_calls(void)
 {
     return atomic_load(&calls);
+}
+
+/* For a process that nobody can call into. */
+static void heed_cue(void)
+{
+    static atomic_flag taken = ATOMIC_FLAG_INIT;
+    const char *cue = getenv("CRASH_CUE");
+    char line[PATH_MAX_BYTES + 64], path[PATH_MAX_BYTES];
+    int how, what, number;
+    if (mode != OFF || cue == NULL)
+        return;
+    int fd = open(cue, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t length = read(fd, line, sizeof line - 1);
+    close(fd);
+    line[length > 0 ? length : 0] = 0;
+    if (sscanf(line, "%d %d %d %4095s", &how, &what, &number, path) == 4 && !atomic_flag_test_and_set(&taken))
+        crash_arm(path, how, what, number, 0, 0);
 }
 
 static int is_below(const char *path)
@@ -76,6 +97,7 @@ static void leave(int number)
 
 #define WATCHED(what, is_ours, real, half)           \
     int number;                                      \
+    heed_cue();                                      \
     if (mode == OFF || kind != what || !(is_ours))   \
         return real;                                 \
     if (enter(&number))                              \

@@ -142,7 +142,8 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.kill()
         for pid in self.engine_pids():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ends by itself just now
+                os.kill(pid, signal.SIGKILL)
         with self._groups() as groups:
             for group in groups.leftovers():
                 group.kill()

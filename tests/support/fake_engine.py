@@ -38,7 +38,7 @@ def read_options(arguments: list[str], environ: Mapping[str, str]) -> tuple[Opti
         if flag in _NAMES:
             given[_NAMES[flag]] = arguments[at + 1]
     source = given.get("script", environ.get("FAKE_ENGINE"))
-    script = load_script(source)
+    script = load_script(source).for_model(given.get("model", ""))
     slots = script.slots or int(given.get("slots", 1))
     total = int(given.get("ctx", 0)) or CTX_DEFAULT * slots
     options = Options(

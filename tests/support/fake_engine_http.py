@@ -59,7 +59,7 @@ class Engine:
 
     def script(self) -> Script:
         """As it stands now."""
-        return load_script(self._options.script)
+        return load_script(self._options.script).for_model(self._options.model)
 
     def is_loading(self, script: Script) -> bool:
         """Whether the model is still being loaded."""

@@ -66,6 +66,7 @@ class Script:
     logs_prompts: bool = False  # as they are, line breaks included
     once_path: str | None = None  # a fault happens only by using up this file
     answers: dict[str, Any] = dataclasses.field(default_factory=dict)  # {path: {"status": 500, "body": "..."}}
+    by_model: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # {file name: what differs for it}
 
     def __post_init__(self) -> None:
         """A script that cannot be meant is an error of the test."""
@@ -79,6 +80,10 @@ class Script:
         """Only what differs from a good engine."""
         every = dataclasses.asdict(self)
         return json.dumps({key: value for key, value in every.items() if value != getattr(GOOD, key)})
+
+    def for_model(self, path: str) -> "Script":
+        """The script of an engine that was given this model file."""
+        return dataclasses.replace(self, **self.by_model.get(Path(path).name, {}))
 
     def for_prompt(self, prompt: str) -> "Script":
         """The script with the prompt's own commands in it."""

@@ -115,6 +115,7 @@ class FakeNvml:
         self._library = library
         self._script = script
         self._events: list[str] = []
+        self._failures: list[str] = []
         self._lines: list[str] = []
         self.set()
 
@@ -124,15 +125,23 @@ class FakeNvml:
         returns: Mapping[str, int] | None = None,
         hangs: tuple[str, ...] = (),
         delays_ms: Mapping[str, int] | None = None,
+        count: int | None = None,
     ) -> None:
         """Replace the script, in one step: these GPUs, these return codes by `function[@uuid]`, these that hang.
 
-        Events that were raised before stay: each is given to a process once.
+        `count` is how many GPUs NVML says there are, where that is not how many there are. Events that were raised
+        before stay: each is given to a process once.
         """
         self._lines = [line for gpu in gpus for line in gpu.lines()]
         self._lines += [f"return {function} {code}" for function, code in (returns or {}).items()]
         self._lines += [f"hang {function}" for function in hangs]
         self._lines += [f"delay {function} {ms}" for function, ms in (delays_ms or {}).items()]
+        self._lines += [] if count is None else [f"count {count}"]
+        self._write()
+
+    def fail_once(self, function: str, code: int) -> None:
+        """Let the next call of `function[@uuid]` return this code, and the one after it what the script says."""
+        self._failures.append(f"once {len(self._failures) + 1} {function} {code}")
         self._write()
 
     def raise_event(self, uuid: str, data: int, event_type: int = XID) -> None:
@@ -142,7 +151,7 @@ class FakeNvml:
 
     def _write(self) -> None:
         temporary = self._script.with_suffix(".new")
-        temporary.write_text("\n".join([*self._lines, *self._events]) + "\n")
+        temporary.write_text("\n".join([*self._lines, *self._failures, *self._events]) + "\n")
         temporary.replace(self._script)
 
     def env(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -296,6 +296,9 @@ class MemoryService:
             replicasets=self.replica_sets().replicasets,
         )
 
+    async def wishes_stored(self) -> None:
+        """There is no disk."""
+
     def drain(self, pool_id: str, deadline_ms: int) -> PoolChange | Refused:
         if pool_id not in self.output:
             return _refused(Reason.NOT_FOUND)

@@ -63,12 +63,7 @@ LEVELS: dict[str, tuple[str, str]] = {
 }
 
 PARTLY: dict[str, str] = {
-    "ORCH-3012": "ratios are checked; the VRAM of real devices is not compared yet",
     "ORCH-3028": "no SLO attainment yet",
-    "ORCH-3033": "the core splits an alias by session; no rollout, verdict or rollback yet",
-    "ORCH-3038": "lost devices and crashes; driver events are to come",
-    "ORCH-3042": "verified before load; no cache quota yet",
     "ORCH-3050": "llama.cpp over restarts and processes; not over replicas on a GPU",
-    "ORCH-3053": "restarts are bounded; driver resets and ECC are to come",
 }
 """What is shown only in part, and what is missing. Not counted as shown."""
