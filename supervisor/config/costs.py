@@ -34,8 +34,16 @@ def _costs_of(change: Change) -> tuple[Cost, ...]:
         case PoolRemoved(pool_id):
             return (Cost(pool_id, None, ChangeEffect.REMOVED_POOL),)
         case PoolChanged(pool_id, fields):
-            return tuple(Cost(pool_id, key, POOL_EFFECTS[key]) for key in fields)
+            return tuple(Cost(pool_id, key, effect) for key, effect in _effects_of(fields))
         case DaemonChanged(fields):
             return tuple(Cost(None, key, HOST_EFFECTS[key]) for key in fields)
         case _:
             assert_never(change)
+
+
+def _effects_of(fields: Iterable[str]) -> list[tuple[str, ChangeEffect]]:
+    """A pool gets what is new in one piece: beside a key that wants a new worker, hot ones come with that worker."""
+    effects = [(key, POOL_EFFECTS[key]) for key in fields]
+    if any(effect is ChangeEffect.REPLACE for _, effect in effects):
+        return [(key, ChangeEffect.REPLACE) for key, _ in effects]
+    return effects

@@ -286,6 +286,7 @@ def restore(state: State, wishes: dict[str, PoolIntent], shift_ms: float, now_ms
         pool.history = tuple(structs.replace(note, at_ms=note.at_ms + shift_ms) for note in wish.history)
         revision = rollouts.revision_of(state.replicas[pool.current])
         if revision.number != wish.current.number:
+            state.is_intent_stale = True
             pool.previous, pool.is_rolled_back = wish.current, False
             kind, outcome = RolloutKind.CONFIG, RolloutOutcome.SWITCHED
             note = RevisionNote(

@@ -179,6 +179,16 @@ def test_a_configuration_that_changed_while_the_daemon_was_down_wins_and_is_note
     assert later.pool().previous == last_intent(stage).pools["p0"].current
 
 
+def test_a_number_that_the_configuration_took_while_the_daemon_was_down_is_written_down() -> None:
+    stage = rollout_stage()
+    stage.roll()
+    later = rollout_stage(make_plan("p0+3"))
+    later.give(ev.IntentRestored(last_intent(stage), 0.0))
+
+    assert last_intent(later).pools["p0"].current.number == 3
+    assert last_intent(later).pools["p0"].next_revision == 4
+
+
 def test_a_canary_is_written_down_with_its_share_until_it_is_aborted() -> None:
     stage = rollout_stage()
     stage.begin(RolloutKind.CANARY, canary=share(500))
