@@ -5,6 +5,7 @@ listens says so (`listening`) and leaves when `is_current` says that the session
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,9 @@ import pynvml
 from supervisor.runtime.gpus import Device, DeviceSample, GpuTrouble, Inventory, Place, UnusableDevice
 from supervisor.runtime.gpus_nvml_codes import OF_ALL_DEVICES, OF_ONE_DEVICE, cause_of, failed, kind_of
 from supervisor.runtime.gpus_nvml_figures import optional, read_device, read_instances, read_place
+from supervisor.runtime.gpus_nvml_library import NvmlLibrary
+
+log = logging.getLogger(__name__)
 
 LEAVE_WITHIN_S = 0.6
 """A listener looks up more often than that; one that hangs in NVML is not waited for."""
@@ -32,6 +36,8 @@ class NvmlSession:
         self._is_up = False
         self._generation = 0
         self._listeners = 0
+        self._looks = 0
+        self._library = NvmlLibrary()
         self._places: dict[str, Place] = {}
         self._uuids: dict[int, str] = {}
         self._last: dict[str, list[Reading]] = {}
@@ -43,6 +49,15 @@ class NvmlSession:
 
     def look(self, is_late: threading.Event) -> Inventory:
         """Read everything. A look that was given up in the meantime leaves NVML to the one that came after it."""
+        with self._state:
+            self._looks += 1
+        try:
+            return self._look(is_late)
+        finally:
+            with self._state:
+                self._looks -= 1
+
+    def _look(self, is_late: threading.Event) -> Inventory:
         try:
             if self.wants_renewal:
                 self.shut_down()
@@ -56,7 +71,14 @@ class NvmlSession:
             found = Inventory(kind=GpuTrouble.UNKNOWN, cause="NVML gave a GPU a name or uuid that is not text")
         if not is_late.is_set() and self._is_stale(found):
             self.shut_down()  # only a fresh start enumerates the GPUs again
+            if found.kind is GpuTrouble.VERSION_MISMATCH and self._is_alone() and self._library.take_new():
+                log.info("another NVML library is loaded: the driver was upgraded")
         return found
+
+    def _is_alone(self) -> bool:
+        """Whether this look is all there is: one that hangs would come back to another library with old handles."""
+        with self._state:
+            return self._looks == 1 and not self._listeners
 
     def _is_stale(self, found: Inventory) -> bool:
         """Whether only a new start can bring better news: at each new trouble, and now and then while it stays."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.conftest import MakeDaemon
-from tests.support.fake_nvml import FakeNvml
+from tests.support.fake_nvml import SONAME, FakeNvml, compile_nvml
 from tests.support.gpu_host import LEFT, LEFT_GPU, MEMORY, RIGHT, RIGHT_GPU, Host, host, kernel_log
 from tests.support.pools import a_fake_pool, a_model
 from tests.support.waiting import wait_until
@@ -118,6 +118,26 @@ def test_a_driver_that_is_upgraded_under_running_engines_leaves_them_alone(host:
 
     assert served == [True, True]
     assert [host.pid("left"), host.pid("right")] == pids
+    assert host.count("driver_reset_events_total") == 1
+
+
+@pytest.mark.fault("F25")
+def test_a_new_library_beside_a_new_driver_is_taken_by_the_running_daemon(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """As an upgrade of the package does it: the module is new first, then the file is; no process is started anew."""
+    nvml = FakeNvml(compile_nvml(tmp_path / "lib", of_driver="570.86.10"), tmp_path / "script")
+    nvml.set(LEFT_GPU, driver="570.86.10")
+    daemon = make_daemon(a_fake_pool("left"), simulate=None, env=nvml.env()).start_ready()
+    host = Host(daemon, nvml, kernel_log=-1)
+    pid = host.pid("left")
+    nvml.set(LEFT_GPU, driver="580.95.05")
+    wait_trouble(host, "upgraded")
+    compile_nvml(tmp_path / "new", of_driver="580.95.05").joinpath(SONAME).replace(tmp_path / "lib" / SONAME)
+    wait_mended(host)
+
+    assert serves(host, "tiny")
+    assert host.pid("left") == pid
     assert host.count("driver_reset_events_total") == 1
 
 

@@ -15,7 +15,7 @@
  *   delay FUNCTION MS            FUNCTION takes that long
  *   once NUMBER FUNCTION[@UUID] CODE   FUNCTION returns CODE one time; those with growing numbers are taken in turn
  *   count NUMBER                 how many GPUs NVML says there are, whatever there is
- *   driver VERSION               the version of the driver
+ *   driver VERSION               the version of the driver; a library compiled with -DOF_DRIVER=VERSION refuses another
  * A figure without a line is not supported. As in the real library, nothing works before nvmlInit, and the list and
  * order of the GPUs is taken at nvmlInit only; all figures are read live. An event waits until somebody registered for
  * it. Compiled with -DOMIT_<function> it lacks that function.
@@ -37,6 +37,7 @@
 #define NOT_FOUND 6
 #define INSUFFICIENT_SIZE 7
 #define TIMEOUT 10
+#define LIB_RM_VERSION_MISMATCH 18
 #define GPU_NOT_FOUND 28
 
 typedef struct {
@@ -123,13 +124,26 @@ static int is_delay_rule(const char *line, void *with) {
     return 1;
 }
 
+static int is_driver(const char *line, void *with) { return sscanf(line, "driver %79s", (char *)with) == 1; }
+
+/* The library and the kernel module are of two drivers. */
+static int driver_mismatch(void) {
+#ifdef OF_DRIVER
+    char version[80] = OF_DRIVER;
+    over_script(is_driver, version);
+    return strcmp(version, OF_DRIVER) ? LIB_RM_VERSION_MISMATCH : SUCCESS;
+#else
+    return SUCCESS;
+#endif
+}
+
 /* What the script makes `function` return for the GPU `uuid` (or for none); hangs or waits first where it says so. */
 static int ruled(const char *function, const char *uuid) {
     struct question q = {function, uuid, SUCCESS, 0};
     while (over_script(is_hang_rule, &q)) nap_ms(5);
     if (over_script(is_delay_rule, &q)) nap_ms(q.delay_ms);
     if (!over_script(is_once_rule, &q)) over_script(is_return_rule, &q);
-    return q.code;
+    return q.code ? q.code : driver_mismatch();
 }
 
 /* Devices ------------------------------------------------------------------------------------------------------- */
@@ -260,8 +274,6 @@ const char *nvmlErrorString(int code) {
     (void)code;
     return "an error of the fake NVML";
 }
-
-static int is_driver(const char *line, void *with) { return sscanf(line, "driver %79s", (char *)with) == 1; }
 
 #ifndef OMIT_nvmlSystemGetDriverVersion
 int nvmlSystemGetDriverVersion(char *to, unsigned size) {

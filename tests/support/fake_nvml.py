@@ -92,13 +92,17 @@ def find_compiler() -> str:
     return compiler
 
 
-def compile_nvml(folder: Path, *, omit: str | None = None) -> Path:
-    """Build the library in `folder`, without the function `omit`; skips the test where there is no C compiler."""
+def compile_nvml(folder: Path, *, omit: str | None = None, of_driver: str | None = None) -> Path:
+    """Build the library in `folder`; skips the test where there is no C compiler.
+
+    It lacks the function `omit`, and refuses every driver but `of_driver`, where they are given.
+    """
     compiler = find_compiler()
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", f"-Wl,-soname,{SONAME}"]
     unused = ["-Wno-unused-function"] if omit else []
     defines = [f"-DOMIT_{omit}"] if omit else []
+    defines += [f'-DOF_DRIVER="{of_driver}"'] if of_driver else []
     subprocess.run(
         [compiler, *flags, *unused, *defines, "-o", str(folder / SONAME), str(SOURCE)],
         check=True,
@@ -126,17 +130,19 @@ class FakeNvml:
         hangs: tuple[str, ...] = (),
         delays_ms: Mapping[str, int] | None = None,
         count: int | None = None,
+        driver: str | None = None,
     ) -> None:
         """Replace the script, in one step: these GPUs, these return codes by `function[@uuid]`, these that hang.
 
-        `count` is how many GPUs NVML says there are, where that is not how many there are. Events that were raised
-        before stay: each is given to a process once.
+        `count` is how many GPUs NVML says there are, where that is not how many there are; `driver` the version of the
+        driver. Events that were raised before stay: each is given to a process once.
         """
         self._lines = [line for gpu in gpus for line in gpu.lines()]
         self._lines += [f"return {function} {code}" for function, code in (returns or {}).items()]
         self._lines += [f"hang {function}" for function in hangs]
         self._lines += [f"delay {function} {ms}" for function, ms in (delays_ms or {}).items()]
         self._lines += [] if count is None else [f"count {count}"]
+        self._lines += [] if driver is None else [f"driver {driver}"]
         self._write()
 
     def fail_once(self, function: str, code: int) -> None:
