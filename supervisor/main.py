@@ -41,6 +41,7 @@ from supervisor.runtime.journal.journal import Journal
 from supervisor.runtime.journal.records import Durability, Restored
 from supervisor.runtime.json_log import JsonLog
 from supervisor.runtime.key_ring import KeyRing
+from supervisor.runtime.side_thread import open_pool
 from supervisor.runtime.signals import hold_signals
 from supervisor.runtime.systemd import Notifier, watchdog_interval_s
 from supervisor.runtime.upgrade import own_command
@@ -192,6 +193,7 @@ def _plan(loaded: Loaded) -> Places:
 async def _serve(
     loaded: Loaded, simulated: str | None, given: GivenSockets, log: JsonLog, *, is_config_kept: bool
 ) -> int | Handover:
+    asyncio.get_running_loop().set_default_executor(open_pool())
     places = _plan(loaded)
     keys, tls = _read_keys(loaded, places), _read_certificate(loaded)
     gpus = await _choose_gpus(simulated)

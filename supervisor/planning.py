@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import psutil
 from msgspec import structs
 
 from supervisor.config.known_models import load_known
 from supervisor.config.problems import ConfigError, is_denied
 from supervisor.core.conductor import Conductor
 from supervisor.core.events import DeviceSeen, DevicesSeen
-from supervisor.runtime import blueprint
+from supervisor.runtime import blueprint, host_memory
 from supervisor.runtime.gpus import Device, Inventory
 from supervisor.runtime.gpus_nvml import NvmlReader
 from supervisor.runtime.gpus_simulated import SimulatedGpus, SimulationTextError, parse_simulated
@@ -59,8 +58,7 @@ async def _plan(path: Path, simulated: str | None) -> MemoryPlan:
     drawn = NeedsReader(heads, is_simulated=simulated is not None).with_needs(drawn)
     core = Conductor(tuple(each.plan for each in drawn.values()), blueprint.draw_host(loaded.config))
     core.handle(DevicesSeen(tuple(_seen(each) for each in inventory.devices)), 0.0)
-    free_mib = psutil.virtual_memory().available >> 20
-    plan = plan_memory(core.state, _views(inventory), simulated, host_free_mib=free_mib)
+    plan = plan_memory(core.state, _views(inventory), simulated, host_free_mib=host_memory.free_mib())
     return structs.replace(plan, offline=True, gpu_cause=inventory.trouble)
 
 

@@ -66,14 +66,18 @@ class WorkerGroup:
             OSError: it could not enter.
         """
         folders = [] if "" in self.folders else list(self.folders.values())
-        try:
-            for folder in folders:
-                (folder / "tasks").write_text("0")
-            yield
-        finally:  # out again at once: the kernel must never look for a victim in a group that the daemon is in
-            for folder in folders:
-                with contextlib.suppress(OSError):
-                    (folder.parent.parent / "tasks").write_text("0")
+        with contextlib.ExitStack() as opened:
+            ways_out = [
+                opened.enter_context((each.parent.parent / "tasks").open("wb", buffering=0)) for each in folders
+            ]
+            try:  # the way out is open before it goes in: there may be no descriptor to open it then
+                for folder in folders:
+                    (folder / "tasks").write_text("0")
+                yield
+            finally:  # out again at once: the kernel must never look for a victim in a group that the daemon is in
+                for way_out in ways_out:
+                    with contextlib.suppress(OSError):
+                        way_out.write(b"0")
 
     def entering(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """Version 2: the command that enters and then becomes `argv`, with the same pid."""

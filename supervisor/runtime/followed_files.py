@@ -1,7 +1,7 @@
 """Files that the daemon takes up again when they change: API keys, the TLS certificate. Knows not what is in them.
 
-A file that cannot be used leaves the former one in force, is one line in the log and a cause in the status, and is not
-tried again before it changes.
+A file that cannot be used leaves the former one in force, is one line in the log and a cause in the status. It is tried
+again at each look: it may be the daemon that could not read it just then, and a key may have been revoked in it.
 """
 
 import asyncio
@@ -61,13 +61,15 @@ class FollowedFiles:
         marks = await asyncio.to_thread(_marks, source.paths)
         if marks == self._seen[source.name] and not is_forced:
             return
-        self._seen[source.name] = marks
         cause = await asyncio.to_thread(_take_up, source)
+        self._seen[source.name] = marks if cause is None else None
         if cause is None:
             self._causes.pop(source.name, None)
             log.info("file taken up", extra={"what": source.name})
-        else:
-            self._causes[source.name] = f"{source.name}: the former stays in force, because {cause}"
+            return
+        sentence = f"{source.name}: the former stays in force, because {cause}"
+        if sentence != self._causes.get(source.name):
+            self._causes[source.name] = sentence
             log.error("file not taken up", extra={"what": source.name, "cause": cause})
 
 

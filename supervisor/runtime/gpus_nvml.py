@@ -15,7 +15,7 @@ from supervisor.runtime.gpu_events import GpuEvent
 from supervisor.runtime.gpus import GpuTrouble, Inventory
 from supervisor.runtime.gpus_nvml_events import NvmlListener
 from supervisor.runtime.gpus_nvml_session import NvmlSession
-from supervisor.runtime.side_thread import call_aside
+from supervisor.runtime.side_thread import NoThreadError, call_aside
 
 DEADLINE_S = 2.0
 STUCK_MAX = 3
@@ -40,7 +40,7 @@ class NvmlReader:
             is_late = threading.Event()
             try:
                 look = call_aside(lambda: self._session.look(is_late), name="nvml")
-            except RuntimeError as error:
+            except NoThreadError as error:
                 return Inventory(kind=GpuTrouble.UNKNOWN, cause=f"NVML could not be asked: {error}")
             await asyncio.wait({look}, timeout=self._deadline_s)
             if look.done():

@@ -26,6 +26,7 @@ from supervisor.wire.codes import Code, Reason
 from supervisor.wire.leases import DRAIN_MS_DEFAULT, LeasePage, LeaseRequest, LeaseView
 
 LOOK_S = 0.2
+WATCH_AGAIN_S = 1.0
 _GPU = "gpu:"
 log = logging.getLogger("orchctl")
 
@@ -136,8 +137,11 @@ class LeaseDesk:
             return
         try:
             pidfd = os.pidfd_open(note.holder_pid)
-        except OSError:
+        except ProcessLookupError:
             self._note_gone(note.lease_id)
+            return
+        except OSError:  # no descriptor is left: that says nothing about the holder
+            asyncio.get_running_loop().call_later(WATCH_AGAIN_S, self._watch_again, note.lease_id)
             return
         facts = process_facts(note.holder_pid)
         if facts is None or facts.start_ticks != note.holder_ticks:
@@ -146,6 +150,11 @@ class LeaseDesk:
             return
         self._pidfds[note.lease_id] = pidfd
         asyncio.get_running_loop().add_reader(pidfd, self._note_gone, note.lease_id)
+
+    def _watch_again(self, lease_id: str) -> None:
+        lease = self._core.state.leases.get(lease_id)
+        if lease is not None:
+            self._watch(lease.note)
 
     def _note_gone(self, lease_id: str) -> None:
         self._unwatch(lease_id)

@@ -7,7 +7,6 @@ configuration and from enums only: no id of a task, session, key or correlation 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from adapters.base import ExitKind
@@ -31,6 +30,7 @@ from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica
 from supervisor.core.state import State
 from supervisor.core.tasks import Task
+from supervisor.runtime import host_memory
 from supervisor.runtime.exit_proof import OF_MEMORY
 from supervisor.runtime.percentiles import Recent
 from supervisor.runtime.relay_facts import TokenMeter
@@ -310,7 +310,7 @@ class Metrics:
         waiting = sum(len(home.waiting) for home in state.sets.values())
         self._tasks.labels(_NONE, _NONE, "waiting").set(waiting)
         self._tasks.labels(_NONE, _NONE, "running").set(len(state.runs))
-        self._host_ram.labels(_NONE, _NONE).set(psutil.virtual_memory().used)
+        self._host_ram.labels(_NONE, _NONE).set(host_memory.used_bytes())
         return generate_latest(self.registry)
 
     def _scrape(self, state: State, replica: Replica) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from supervisor.config.models import ModelArtifact
 from supervisor.runtime.beside import BESIDE_MAX, Identity, identity_of
 from supervisor.runtime.model_use import FileHeld, find_swap
-from supervisor.runtime.side_thread import call_aside
+from supervisor.runtime.side_thread import NoThreadError, call_aside
 from supervisor.store.digests import PREFIX, model_digest, read_sha256
 from supervisor.store.holding import hold
 from supervisor.store.parts import Part, open_model
@@ -79,8 +79,7 @@ class ModelFiles:
         """
         async with self._turns:
             held = await self._read_aside(artifact, beside)
-        for earlier in [each for each in self._held if each[0] == worker[0]]:
-            self.release(earlier)
+        self.release_all(worker[0])
         self._held[worker] = held
         return held.digest
 
@@ -89,7 +88,7 @@ class ModelFiles:
         unwanted = threading.Event()
         try:
             reading = call_aside(lambda: self._read(artifact, beside, unwanted), name="model digest")
-        except RuntimeError as error:
+        except NoThreadError as error:
             raise ModelFileError(f"model file {artifact.path.name} was not read: {error}") from error
         try:
             await asyncio.wait([reading])
@@ -124,6 +123,11 @@ class ModelFiles:
         held = self._held.pop(worker, None)
         if held is not None:
             held.stack.close()
+
+    def release_all(self, key: str) -> None:
+        """All workers of this key are over, whatever they came to."""
+        for worker in [each for each in self._held if each[0] == key]:
+            self.release(worker)
 
     def _read(self, artifact: ModelArtifact, beside: tuple[Path, ...], unwanted: threading.Event) -> _Held:
         """Open and read the files. Blocks; whoever has the result closes them."""

@@ -17,6 +17,7 @@ from supervisor.core.plan import PoolPlan
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Replica
 from supervisor.core.revisions import RolloutKind, name_key
+from supervisor.runtime import host_memory
 from supervisor.runtime.config_desk import ConfigDesk, refuse_restart, view_costs, view_warnings
 from supervisor.runtime.configuration import Configuration
 from supervisor.runtime.drafts import Drafts, under
@@ -24,7 +25,7 @@ from supervisor.runtime.gpus import GpuSource
 from supervisor.runtime.loop import CoreLoop
 from supervisor.runtime.outlook_views import view_outlook, view_untouched
 from supervisor.runtime.rollout_desk import RolloutDesk
-from supervisor.runtime.room import RoomError, host_free_mib, measure
+from supervisor.runtime.room import RoomError, measure
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.outlook import ChangeOutlook, OutlookRequest, PoolOutlook
 
@@ -102,7 +103,7 @@ class OutlookDesk:
             changes=view_costs(costs),
             generation=None if loaded is None else self._configuration.generation + bool(costs),
             refused=None if refused is None else refused.message,
-            host_free_mib=host_free_mib(),
+            host_free_mib=host_memory.free_mib(),
             warnings=[] if loaded is None else view_warnings(loaded),
         )
 

@@ -7,6 +7,7 @@ What an exit means, and whether there is another start, is not decided here.
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -19,7 +20,9 @@ from supervisor.runtime.processes_adopt import Adopted, read_exit, reap, take_ho
 from supervisor.runtime.processes_env import SpawnError, SpawnOrder, SpawnTrouble, engine_environ
 from supervisor.runtime.processes_launch import Launched, launch
 from supervisor.runtime.processes_sweep import Recognise, found_now, of_engine, of_instance, of_mark, sweep
-from supervisor.runtime.side_thread import call_aside
+from supervisor.runtime.side_thread import NoThreadError, call_aside
+
+log = logging.getLogger(__name__)
 
 _INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -126,7 +129,7 @@ class EngineProcess:
             is_ours = of_engine(self.pid, self.mark) if self._launched.is_child else of_mark(self.mark)
             try:
                 clearing = call_aside(lambda: self._clear(is_ours), name="sweep")
-            except RuntimeError:  # no thread is to be had; an orphan is worse than a loop that waits for a moment
+            except NoThreadError:  # an orphan is worse than a loop that waits for a moment
                 return self._clear(is_ours)
             return await clearing
         finally:
@@ -140,7 +143,12 @@ class EngineProcess:
         group = self._launched.group
         if group is not None:
             group.kill()
-        left = sweep(is_ours, deadline_s=self._bounds.sweep_s)
+        left: tuple[int, ...] = ()
+        try:
+            left = sweep(is_ours, deadline_s=self._bounds.sweep_s)
+        except OSError as error:
+            self._signal(signal.SIGKILL)  # its process group can be told without a look
+            log.error("what an engine left cannot be looked for", extra={"pid": self.pid, "cause": str(error)})  # noqa: TRY400
         if group is not None:
             group.remove()
         return left
@@ -187,7 +195,7 @@ class Processes:
         env = engine_environ(order, daemon=self._environ, mark=mark)
         try:
             starting = call_aside(lambda: self._launch(order, env, mark), name="spawn")
-        except RuntimeError as error:
+        except NoThreadError as error:
             raise SpawnError(SpawnTrouble.LIMIT, f"the engine was not started: {error}") from error
         try:
             await asyncio.wait({starting}, timeout=self._bounds.spawn_s)

@@ -21,6 +21,7 @@ ENVIRON_BYTES_MAX = 1 << 18
 AT_ONCE_MAX = 128
 UNSURE_LOOKS_MAX = 3
 UNSURE_S = 0.01
+BLIND_S = 0.1
 _GONE_STATES = b"ZX"
 
 Recognise = Callable[[int], bool]
@@ -72,12 +73,21 @@ def sweep(is_ours: Recognise, *, deadline_s: float) -> tuple[int, ...]:
 
     In the middle of an exec a process has no environment to be recognised by. While there is one without, it is looked
     again, a few times only: some programs have none.
+
+    Raises:
+        OSError: for all that time the processes could not be listed; usually there is no descriptor left.
     """
     deadline = time.monotonic() + deadline_s
     looks_left = UNSURE_LOOKS_MAX
     while True:
         with contextlib.ExitStack() as stack:
-            found = _open_all(is_ours, stack)
+            try:
+                found = _open_all(is_ours, stack)
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(BLIND_S)
+                continue
             for pidfd in found.values():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -1,15 +1,14 @@
 """Measures what is free for a worker, and who holds the rest (ORCH-3003). Whether it fits is the core's to say."""
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection
 
 from supervisor.core.events import DeviceRoom, HostSeen, RoomMeasured
 from supervisor.core.memory_need import PoolNeed
+from supervisor.runtime import host_memory
 from supervisor.runtime.gpu_holders import holders_of
 from supervisor.runtime.gpus import GpuSource
 
 HOST_STEP_MIB = 256
-_MEMINFO = Path("/proc/meminfo")
 
 
 class RoomError(Exception):
@@ -44,13 +43,12 @@ async def measure(
         holders = holders_of(sample, ours)
         total = totals[uuid]
         rooms.append(DeviceRoom(uuid, total, sample.vram_free_mib, share.on(total), share, holders))
-    host = _meminfo()
     return RoomMeasured(
         *key,
         tuple(rooms),
-        host_free_mib=host["MemAvailable"] // 1024,
+        host_free_mib=host_memory.free_mib(),
         host_need_mib=need.host_mib,
-        host_total_mib=host["MemTotal"] // 1024,
+        host_total_mib=host_memory.total_mib(),
         recipe=need.recipe,
         cells_per_slot=need.cells_per_slot,
         slots=need.slots,
@@ -63,21 +61,11 @@ class HostWatch:
     def __init__(self, post: Callable[[HostSeen], None]) -> None:
         self._post = post
         self._told: int | None = None
+        host_memory.read()  # opens the file, while there are descriptors
 
     def look(self) -> None:
         """One look, in whole steps."""
-        free_mib = host_free_mib() // HOST_STEP_MIB * HOST_STEP_MIB
+        free_mib = host_memory.free_mib() // HOST_STEP_MIB * HOST_STEP_MIB
         if free_mib != self._told:
             self._told = free_mib
             self._post(HostSeen(free_mib))
-
-
-def host_free_mib() -> int:
-    """What the host has free for processes."""
-    return _meminfo()["MemAvailable"] // 1024
-
-
-def _meminfo() -> Mapping[str, int]:
-    """Figures of `/proc/meminfo` in KiB."""
-    rows = (line.split() for line in _MEMINFO.read_text(encoding="ascii").splitlines())
-    return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1}

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import psutil
-
 from supervisor.core import events as ev
 from supervisor.core.effects import AnswerAccepted, AnswerCancelled
 from supervisor.core.refusals import Refused
 from supervisor.core.replicas import Wanted
 from supervisor.core.state import State
 from supervisor.core.tasks import Ended, Task
-from supervisor.runtime import views
+from supervisor.runtime import host_memory, views
 from supervisor.runtime.answers import Answers
 from supervisor.runtime.caller import Caller
 from supervisor.runtime.config_desk import ConfigDesk
@@ -163,8 +161,7 @@ class DaemonService:
 
     def plan(self) -> MemoryPlan:
         """What fits into the memory of the GPUs."""
-        free_mib = psutil.virtual_memory().available >> 20
-        return plan_memory(self._state, self.gauges.devices, self.facts.simulated, host_free_mib=free_mib)
+        return plan_memory(self._state, self.gauges.devices, self.facts.simulated, host_free_mib=host_memory.free_mib())
 
     async def outlook(self, request: OutlookRequest) -> ChangeOutlook | Refused:
         """What a change would do."""

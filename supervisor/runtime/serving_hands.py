@@ -172,7 +172,10 @@ class ServingHands:
 
         def done(task: asyncio.Task[None]) -> None:
             self._others.discard(task)
-            if not task.cancelled() and (bug := task.exception()):
+            bug = None if task.cancelled() else task.exception()
+            if isinstance(bug, OSError):  # the host is short of something: no bug
+                log.error("what belongs to a worker could not be finished", extra={"cause": str(bug)})
+            elif bug is not None:
                 log.error("a task of a worker broke", exc_info=bug)
 
         task = asyncio.create_task(work)

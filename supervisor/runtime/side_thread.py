@@ -9,16 +9,34 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+
+POOL_THREADS = 6
+
+
+class NoThreadError(RuntimeError):
+    """The process may not have another thread. One sentence."""
+
+
+def open_pool() -> ThreadPoolExecutor:
+    """For the short calls of `asyncio.to_thread`; all its threads are there, so that no call fails for want of one."""
+    pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
+    is_complete = threading.Event()
+    with contextlib.suppress(RuntimeError):  # with fewer they are slower; the first one that is missed will say so
+        for _ in range(POOL_THREADS):
+            pool.submit(is_complete.wait)
+    is_complete.set()
+    return pool
 
 
 def call_aside(function: Callable[[], T], *, name: str) -> asyncio.Future[T]:
     """Start `function` in a daemon thread called `name`; the future has its result or its exception.
 
     Raises:
-        RuntimeError: the process may not have another thread.
+        NoThreadError: the process may not have another thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -41,5 +59,8 @@ def call_aside(function: Callable[[], T], *, name: str) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise NoThreadError(f"the host gives the daemon no further thread ({name})") from error
     return future

@@ -10,6 +10,7 @@ Decides nothing about tasks, and replaces nothing itself: see `handover`.
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -132,10 +133,10 @@ class UpgradeDesk:
 async def find_flaw_of_program(command: Sequence[str], within_s: float = CHECK_S_MAX) -> str | None:
     """Why the program on disk cannot take over with this configuration; None where it can."""
     try:
-        check = await asyncio.create_subprocess_exec(
-            *command, CHECK, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123, ASYNC230  # the loop's own is lost if it fails
+            check = await asyncio.create_subprocess_exec(
+                *command, CHECK, stdin=null, stdout=null, stderr=asyncio.subprocess.PIPE
+            )
     except OSError as error:
         return f"The new program cannot be started: {error.strerror}."
     try:

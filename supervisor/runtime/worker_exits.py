@@ -16,7 +16,7 @@ from supervisor.core.events import EngineExited
 from supervisor.runtime import engine_logs
 from supervisor.runtime.exit_proof import ExitEvidence, explain
 from supervisor.runtime.kernel_oom import is_killed_by_kernel
-from supervisor.runtime.side_thread import call_aside
+from supervisor.runtime.side_thread import NoThreadError, call_aside
 
 EXIT_UNKNOWN = "the engine has ended; how is unknown, as the daemon that started it was gone"
 PROOFS_WITHIN_S = 2.0
@@ -60,7 +60,7 @@ async def _gather_aside(ended: Ended, within_s: float) -> ExitEvidence:
     )
     try:
         gathering = call_aside(lambda: _gather(ended, bare), name="exit proof")
-    except RuntimeError:  # no thread to be had
+    except NoThreadError:
         return bare
     done, _ = await asyncio.wait([gathering], timeout=within_s)
     bug = gathering.exception() if done else None

@@ -35,6 +35,7 @@ from supervisor.runtime.revision_logs import keep_newest_revisions
 from supervisor.runtime.room import RoomError, measure
 from supervisor.runtime.self_test import ANSWER_S, SLOT_IDLE_S, self_test
 from supervisor.runtime.serving_hands import ServingHands, Worker
+from supervisor.runtime.side_thread import NoThreadError
 from supervisor.runtime.worker_exits import Ended, read_exit_cause
 from supervisor.runtime.worker_recording import draw_record, store_record
 from supervisor.store.digests import model_digest
@@ -80,6 +81,7 @@ class WorkerHands(ServingHands):
     def forget(self, key: str) -> None:
         """A revision is gone for good; the logs of the newest of its kind are kept."""
         self._beside_seen.pop(key, None)
+        self._models.release_all(key)  # of one that never came to a process, and so was never stopped
         self._spawn_other(asyncio.to_thread(keep_newest_revisions, self._log_dir, public_id_of(key)))
 
     # Steps ------------------------------------------------------------------------------------------------------
@@ -93,6 +95,8 @@ class WorkerHands(ServingHands):
                 event = await step
             except (ProbeError, ModelFileError, PlanError, RoomError, SpawnError) as error:
                 event = ev.StepFailed(*key, cause=str(error))
+            except (OSError, NoThreadError) as error:  # the host is short of something: no bug
+                event = ev.StepFailed(*key, cause=f"the host did not let the daemon go on: {error}")
             except Exception as bug:
                 log.exception("a step of a worker broke", extra={"pool_id": key[0], "incarnation": key[1]})
                 event = ev.StepFailed(*key, cause=f"a bug in the daemon: {type(bug).__name__}")

@@ -39,11 +39,11 @@ def test_without_descriptors_accepting_pauses_and_streams_live(make_daemon: Make
             crowd.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
         before = sum(process.cpu_times()[:2])
         began = time.monotonic()
-        tokens = [next(events) for _ in range(150)]
+        tokens = [next(events) for _ in range(350)]
         share = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
         process.rlimit(psutil.RLIMIT_NOFILE, limits)
 
-    assert len(tokens) == 150
+    assert len(tokens) == 350
     assert share < 0.2
     assert daemon.read_stream(daemon.accept(prompt="fine")).end.name == "end"
 

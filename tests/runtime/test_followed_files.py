@@ -1,5 +1,6 @@
-"""Files that are followed: taken up when they change, once, and a bad one leaves a cause and is not tried again."""
+"""Files that are followed: taken up when they change, once; a bad one leaves a cause and is tried until it is good."""
 
+import errno
 import logging
 from pathlib import Path
 
@@ -15,9 +16,13 @@ class Words:
         self.path = path
         self.word = ""
         self.reads = 0
+        self.failures = 0
 
     def take_up(self) -> None:
         self.reads += 1
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "no descriptor")
         text = self.path.read_text()
         if text == "bad":
             raise ValueError("it is bad")
@@ -64,19 +69,32 @@ async def test_a_bad_file_is_one_line_and_a_cause_until_it_is_mended(
     words: Words, files: FollowedFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     words.path.write_text("bad")
-    for _ in range(3):
-        await files.look()
-    while_bad = (words.word, files.causes, words.reads)
-    words.path.write_text("three")
     with caplog.at_level(logging.INFO, "orchctl"):
+        for _ in range(3):
+            await files.look()
+        while_bad = (words.word, files.causes)
+        words.path.write_text("three")
         await files.look()
 
-    assert while_bad == ("one", ("words: the former stays in force, because it is bad",), 2)
+    assert while_bad == ("one", ("words: the former stays in force, because it is bad",))
     assert (words.word, files.causes) == ("three", ())
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
         ("ERROR", "file not taken up"),
         ("INFO", "file taken up"),
     ]
+
+
+async def test_a_file_that_could_not_be_read_for_a_moment_is_taken_up_though_it_did_not_change(
+    words: Words, files: FollowedFiles
+) -> None:
+    words.path.write_text("revoked")
+    words.failures = 1
+    await files.look()
+    meanwhile = (words.word, len(files.causes))
+    await files.look()
+
+    assert meanwhile == ("one", 1)
+    assert (words.word, files.causes) == ("revoked", ())
 
 
 async def test_a_file_that_goes_and_comes_back_is_noticed_both_times(words: Words, files: FollowedFiles) -> None:

@@ -86,3 +86,17 @@ async def test_the_files_of_a_worker_that_never_came_to_a_process_are_let_go_by_
 
     held = [key for key in (*(("pool", number) for number in range(5)), ("other", 9)) if files.size_bytes(key)]
     assert held == [("pool", 4), ("other", 9)]
+
+
+async def test_the_files_of_a_key_that_is_gone_for_good_are_let_go(tmp_path: Path) -> None:
+    """A revision whose worker never came to a process is stopped by nobody."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + b"a" * 996)
+    with open_model(path, None) as parts:
+        digest = model_digest([(part.name, read_sha256(part.fd, lambda _: None)) for part in parts])
+    files = ModelFiles()
+    await files.verify(ModelArtifact(path, digest), ("pool+2", 3))
+    await files.verify(ModelArtifact(path, digest), ("pool", 1))
+    files.release_all("pool+2")
+
+    assert [files.size_bytes(key) for key in (("pool+2", 3), ("pool", 1))] == [None, 1_000]

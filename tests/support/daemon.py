@@ -239,7 +239,7 @@ class Daemon:
 
     def ask_control(self, method: str, path: str, body: object = None) -> Reply:
         """One request over the control socket."""
-        connection = _UnixConnection(str(self.socket_path))
+        connection = UnixConnection(str(self.socket_path))
         try:
             return self._ask(connection, method, path, body)
         finally:
@@ -303,7 +303,9 @@ class Daemon:
         return {labels.removeprefix(name): float(value) for labels, value in rows}
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the control socket."""
+
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=REPLY_WITHIN_S)
         self._path = path

@@ -1,0 +1,53 @@
+"""One value in one file: what cannot be stored is tried again, also once more at the end."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+from supervisor.runtime.kept_file import KeptFile, read_kept
+from tests.support.waiting import wait_until
+
+
+class Wish(Struct):
+    number: int
+
+
+async def test_what_cannot_be_stored_is_tried_again_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "away" / "wish.json"
+    kept: KeptFile[Wish] = KeptFile(path, "a wish", retry_s=0.01)
+    kept.store(Wish(1))
+    await kept.wait_stored(5)
+    path.parent.mkdir()
+    found = await asyncio.to_thread(wait_until, lambda: read_kept(path, Wish), what="the wish on disk")
+    await kept.close()
+
+    assert found == Wish(1)
+    assert [line.getMessage() for line in caplog.records] == ["a wish could not be stored"]
+
+
+async def test_a_newer_value_is_never_written_over_by_one_that_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "away" / "wish.json"
+    kept: KeptFile[Wish] = KeptFile(path, "a wish", retry_s=0.01)
+    kept.store(Wish(1))
+    await kept.wait_stored(5)
+    path.parent.mkdir()
+    kept.store(Wish(2))
+    await kept.close()
+
+    assert read_kept(path, Wish) == Wish(2)
+    assert len(asyncio.all_tasks()) == 1, "nothing tries again"
+
+
+async def test_the_end_tries_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "away" / "wish.json"
+    kept: KeptFile[Wish] = KeptFile(path, "a wish", retry_s=3_600)
+    kept.store(Wish(3))
+    await kept.wait_stored(5)
+    path.parent.mkdir()
+    await kept.close()
+
+    assert read_kept(path, Wish) == Wish(3)
