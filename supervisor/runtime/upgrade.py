@@ -8,16 +8,18 @@ Decides nothing about tasks, and replaces nothing itself: see `handover`.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from supervisor.core.effects import CompleteQuiesce, RefuseQuiesce
 from supervisor.core.events import Event, QuiesceEnded, QuiesceRequested
 from supervisor.core.refusals import Refused
+from supervisor.runtime.side_thread import NoThreadError, call_aside
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.upgrades import UpgradeState, UpgradeStatus
 
@@ -133,23 +135,24 @@ class UpgradeDesk:
 async def find_flaw_of_program(command: Sequence[str], within_s: float = CHECK_S_MAX) -> str | None:
     """Why the program on disk cannot take over with this configuration; None where it can."""
     try:
-        with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123, ASYNC230  # the loop's own is lost if it fails
-            check = await asyncio.create_subprocess_exec(
-                *command, CHECK, stdin=null, stdout=null, stderr=asyncio.subprocess.PIPE
-            )
+        return await call_aside(lambda: _find_flaw(command, within_s), name="check of the program")
+    except NoThreadError as error:
+        return f"The new program cannot be started: {error}."
+
+
+def _find_flaw(command: Sequence[str], within_s: float) -> str | None:
+    """Blocks. Not the event loop's own subprocess: that loses descriptors where it cannot open all that it needs."""
+    try:
+        with Path(os.devnull).open("r+b", buffering=0) as null:
+            argv = [*command, CHECK]
+            check = subprocess.run(argv, stdin=null, stdout=null, stderr=subprocess.PIPE, timeout=within_s, check=False)
     except OSError as error:
         return f"The new program cannot be started: {error.strerror}."
-    try:
-        async with asyncio.timeout(within_s):
-            _, said = await check.communicate()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            check.kill()
-        await check.wait()
+    except subprocess.TimeoutExpired:
         return f"The new program did not load the configuration within {within_s:g} s."
     if check.returncode == 0:
         return None
-    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in check.stderr.decode(errors="replace").splitlines() if line.strip()]
     last = lines[-1].strip()[:SENTENCE_CHARS_MAX] if lines else f"exit code {check.returncode}"
     return f"The new program would not start: {last}"
 

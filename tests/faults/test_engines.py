@@ -106,7 +106,7 @@ def test_a_worker_that_cannot_be_forked_is_tried_again_until_it_can(make_daemon:
         pids.set("pids.max", threads)
         os.kill(daemon.pool("tiny")["pid"], signal.SIGKILL)
         wait_until(lambda: daemon.pool("tiny")["state"] == "backoff", within_s=20, what="a spawn that failed")
-        wait_until(lambda: "start new thread" in str(daemon.pool("tiny")["cause"]), within_s=20, what="its cause")
+        wait_until(lambda: "no further thread" in str(daemon.pool("tiny")["cause"]), within_s=20, what="its cause")
         pids.set("pids.max", "max")
 
         daemon.wait_ready()
