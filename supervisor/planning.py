@@ -58,7 +58,7 @@ async def _plan(path: Path, simulated: str | None) -> MemoryPlan:
     drawn = NeedsReader(heads, is_simulated=simulated is not None).with_needs(drawn)
     core = Conductor(tuple(each.plan for each in drawn.values()), blueprint.draw_host(loaded.config))
     core.handle(DevicesSeen(tuple(_seen(each) for each in inventory.devices)), 0.0)
-    plan = plan_memory(core.state, _views(inventory), simulated, host_free_mib=host_memory.free_mib())
+    plan = plan_memory(core.state, _views(inventory), simulated, host_free_mib=host_memory.look().free_mib)
     return structs.replace(plan, offline=True, gpu_cause=inventory.trouble)
 
 

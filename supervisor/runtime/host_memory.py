@@ -5,31 +5,26 @@ The file is opened once and read again from its beginning: a daemon that has no 
 
 import functools
 import os
+from typing import NamedTuple
 
 _MEMINFO = "/proc/meminfo"
 _BYTES_MAX = 64 * 1024
 
 
-def free_mib() -> int:
-    """What the host has free for processes."""
-    return read()["MemAvailable"] // 1024
+class HostMemory(NamedTuple):
+    """All of it; what is free for processes; what they and the kernel hold and would not give back."""
+
+    total_mib: int
+    free_mib: int
+    used_bytes: int
 
 
-def total_mib() -> int:
-    """All of it."""
-    return read()["MemTotal"] // 1024
-
-
-def used_bytes() -> int:
-    """What processes and the kernel hold and would not give back."""
-    figures = read()
-    return (figures["MemTotal"] - figures["MemAvailable"]) * 1024
-
-
-def read() -> dict[str, int]:
-    """All figures, in KiB."""
+def look() -> HostMemory:
+    """As it is now."""
     rows = (line.split() for line in os.pread(_descriptor(), _BYTES_MAX, 0).decode("ascii").splitlines())
-    return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1}
+    kib = {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1}
+    total, free = kib["MemTotal"], kib["MemAvailable"]
+    return HostMemory(total // 1024, free // 1024, (total - free) * 1024)
 
 
 @functools.cache

@@ -310,7 +310,7 @@ class Metrics:
         waiting = sum(len(home.waiting) for home in state.sets.values())
         self._tasks.labels(_NONE, _NONE, "waiting").set(waiting)
         self._tasks.labels(_NONE, _NONE, "running").set(len(state.runs))
-        self._host_ram.labels(_NONE, _NONE).set(host_memory.used_bytes())
+        self._host_ram.labels(_NONE, _NONE).set(host_memory.look().used_bytes)
         return generate_latest(self.registry)
 
     def _scrape(self, state: State, replica: Replica) -> None:

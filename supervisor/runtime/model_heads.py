@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.runtime.beside import Identity, identity_of
 from supervisor.runtime.gguf import GgufError, ModelShape, parse_shape
 from supervisor.runtime.gguf_tensors import ModelFacts, parse_facts
 
@@ -23,7 +24,6 @@ HEADS_MAX = 1_024
 """Heads that are remembered, the oldest goes first: files are replaced for as long as a daemon runs."""
 
 log = logging.getLogger(__name__)
-_Identity = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ModelHeads:
     """Knows the heads that it has read. Blocks; may be asked from several threads."""
 
     def __init__(self) -> None:
-        self._known: dict[_Identity, _Head] = {}
+        self._known: dict[Identity, _Head] = {}
         self._lock = threading.Lock()
 
     def shape_of(self, path: Path) -> ModelShape | None:
@@ -65,7 +65,7 @@ class ModelHeads:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return _NOTHING
-        known = self._known.get(_identity(status))
+        known = self._known.get(identity_of(status))
         return self._read(path) if known is None else known
 
     def _read(self, path: Path) -> _Head:
@@ -78,7 +78,7 @@ class ModelHeads:
         finally:
             os.close(fd)
         with self._lock:  # never around the reading: a disk that hangs holds up its own models alone
-            self._known[_identity(status)] = head
+            self._known[identity_of(status)] = head
             while len(self._known) > HEADS_MAX:
                 del self._known[next(iter(self._known))]
         return head
@@ -104,7 +104,3 @@ def _parse(fd: int, size: int, name: str) -> _Head:
     what = "the shape of a model is not known" if shape is None else "the tensors of a model are not known"
     log.warning(what, extra={"model": name, "cause": cause})
     return _Head(shape, None)
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)

@@ -103,7 +103,7 @@ class OutlookDesk:
             changes=view_costs(costs),
             generation=None if loaded is None else self._configuration.generation + bool(costs),
             refused=None if refused is None else refused.message,
-            host_free_mib=host_memory.free_mib(),
+            host_free_mib=host_memory.look().free_mib,
             warnings=[] if loaded is None else view_warnings(loaded),
         )
 

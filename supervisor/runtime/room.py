@@ -43,12 +43,13 @@ async def measure(
         holders = holders_of(sample, ours)
         total = totals[uuid]
         rooms.append(DeviceRoom(uuid, total, sample.vram_free_mib, share.on(total), share, holders))
+    memory = host_memory.look()
     return RoomMeasured(
         *key,
         tuple(rooms),
-        host_free_mib=host_memory.free_mib(),
+        host_free_mib=memory.free_mib,
         host_need_mib=need.host_mib,
-        host_total_mib=host_memory.total_mib(),
+        host_total_mib=memory.total_mib,
         recipe=need.recipe,
         cells_per_slot=need.cells_per_slot,
         slots=need.slots,
@@ -61,11 +62,11 @@ class HostWatch:
     def __init__(self, post: Callable[[HostSeen], None]) -> None:
         self._post = post
         self._told: int | None = None
-        host_memory.read()  # opens the file, while there are descriptors
+        host_memory.look()  # opens the file, while there are descriptors
 
     def look(self) -> None:
         """One look, in whole steps."""
-        free_mib = host_memory.free_mib() // HOST_STEP_MIB * HOST_STEP_MIB
+        free_mib = host_memory.look().free_mib // HOST_STEP_MIB * HOST_STEP_MIB
         if free_mib != self._told:
             self._told = free_mib
             self._post(HostSeen(free_mib))

@@ -161,7 +161,9 @@ class DaemonService:
 
     def plan(self) -> MemoryPlan:
         """What fits into the memory of the GPUs."""
-        return plan_memory(self._state, self.gauges.devices, self.facts.simulated, host_free_mib=host_memory.free_mib())
+        return plan_memory(
+            self._state, self.gauges.devices, self.facts.simulated, host_free_mib=host_memory.look().free_mib
+        )
 
     async def outlook(self, request: OutlookRequest) -> ChangeOutlook | Refused:
         """What a change would do."""

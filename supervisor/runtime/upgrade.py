@@ -20,6 +20,7 @@ from supervisor.core.effects import CompleteQuiesce, RefuseQuiesce
 from supervisor.core.events import Event, QuiesceEnded, QuiesceRequested
 from supervisor.core.refusals import Refused
 from supervisor.runtime.side_thread import NoThreadError, call_aside
+from supervisor.runtime.signals import signals_let_through
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.upgrades import UpgradeState, UpgradeStatus
 
@@ -143,16 +144,19 @@ async def find_flaw_of_program(command: Sequence[str], within_s: float = CHECK_S
 def _find_flaw(command: Sequence[str], within_s: float) -> str | None:
     """Blocks. Not the event loop's own subprocess: that loses descriptors where it cannot open all that it needs."""
     try:
-        with Path(os.devnull).open("r+b", buffering=0) as null:
-            argv = [*command, CHECK]
-            check = subprocess.run(argv, stdin=null, stdout=null, stderr=subprocess.PIPE, timeout=within_s, check=False)
+        with Path(os.devnull).open("r+b", buffering=0) as null, signals_let_through():
+            check = subprocess.Popen([*command, CHECK], stdin=null, stdout=null, stderr=subprocess.PIPE)
     except OSError as error:
         return f"The new program cannot be started: {error.strerror}."
-    except subprocess.TimeoutExpired:
-        return f"The new program did not load the configuration within {within_s:g} s."
+    with check:
+        try:
+            _, said = check.communicate(timeout=within_s)
+        except subprocess.TimeoutExpired:
+            check.kill()
+            return f"The new program did not load the configuration within {within_s:g} s."
     if check.returncode == 0:
         return None
-    lines = [line for line in check.stderr.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
     last = lines[-1].strip()[:SENTENCE_CHARS_MAX] if lines else f"exit code {check.returncode}"
     return f"The new program would not start: {last}"
 

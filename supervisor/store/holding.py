@@ -21,13 +21,10 @@ LOOK_EVERY_S = 0.02
 
 def is_held(fd: int) -> bool:
     """Whether some process holds the file: a daemon does so with every file of a model that it has loaded."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _take(fd):
         return True
-    except OSError:
-        return False
-    fcntl.flock(fd, fcntl.LOCK_UN)
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
     return False
 
 
@@ -68,6 +65,11 @@ def _lock_alone(stack: contextlib.ExitStack, root: Path, place: str) -> bool:
     except OSError:
         return True  # gone or damaged: nobody can load it
     stack.callback(os.close, fd)
+    return _take(fd)
+
+
+def _take(fd: int) -> bool:
+    """Whether nobody else holds the file: it is this descriptor's alone, where the file system has locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

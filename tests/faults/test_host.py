@@ -22,15 +22,10 @@ SLOW = "[[slow_ms@10]]"
 FROZEN_S = float(os.environ.get("FAULT_FROZEN_S", "3"))
 
 
-def pid_of(daemon: Daemon) -> int:
-    assert daemon.process is not None
-    return daemon.process.pid
-
-
 @pytest.mark.fault("F15")
 def test_without_descriptors_accepting_pauses_and_streams_live(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_fake_pool()).start_ready()
-    process = psutil.Process(pid_of(daemon))
+    process = psutil.Process(daemon.pid)
     with daemon.open_stream(daemon.accept(prompt=SLOW, max_tokens=400)) as events, contextlib.ExitStack() as crowd:
         next(events)
         limits = process.rlimit(psutil.RLIMIT_NOFILE)
@@ -53,8 +48,8 @@ def test_a_queue_of_large_prompts_is_refused_by_its_bytes_before_memory_is_short
     queue = {"capacity": 100_000, "bytes_max": 32 * 2**20}
     daemon = make_daemon(a_fake_pool(queue=queue, ctx=1_000_000)).start_ready()
     with a_group("memory") as memory:
-        memory.set("memory.limit_in_bytes", psutil.Process(pid_of(daemon)).memory_info().rss + 256 * 2**20)
-        memory.take(pid_of(daemon))
+        memory.set("memory.limit_in_bytes", psutil.Process(daemon.pid).memory_info().rss + 256 * 2**20)
+        memory.take(daemon.pid)
         busy = daemon.accept(prompt=SLOW, ctx=1_000_000, max_tokens=2_000)
         replies = [daemon.submit(prompt="x" * 900_000, ctx=1_000_000, max_tokens=4) for _ in range(60)]
 
@@ -71,7 +66,7 @@ def test_a_starved_daemon_kills_no_worker_and_ends_each_deadline_once(make_daemo
     with a_group("cpu") as cpu, daemon.silence():
         cpu.set("cpu.cfs_period_us", 100_000)
         cpu.set("cpu.cfs_quota_us", 5_000)
-        cpu.take(pid_of(daemon))
+        cpu.take(daemon.pid)
         running = daemon.accept(prompt=SLOW, max_tokens=150)
         waiting = daemon.accept(prompt="late", deadline_ms=300)
         ends = [daemon.read_stream(task_id).end for task_id in (running, waiting)]
@@ -88,7 +83,7 @@ def test_a_daemon_that_stood_still_expires_nothing_but_what_was_due(make_daemon:
     due = daemon.accept(prompt="due", deadline_ms=round(FROZEN_S * 500))
     later = [daemon.accept(prompt=f"later {number}", deadline_ms=60_000, max_tokens=4) for number in range(5)]
     with a_group("freezer") as freezer, daemon.silence():
-        freezer.take(pid_of(daemon))
+        freezer.take(daemon.pid)
         freezer.set("freezer.state", "FROZEN")
         threading.Event().wait(FROZEN_S)
         freezer.set("freezer.state", "THAWED")
@@ -168,7 +163,7 @@ class _Redirected:
     def _listening(self) -> int:
         ports = [
             each.laddr.port
-            for each in psutil.Process(pid_of(self._daemon)).net_connections("tcp4")
+            for each in psutil.Process(self._daemon.pid).net_connections("tcp4")
             if each.status == psutil.CONN_LISTEN
         ]
         return int(ports[0])

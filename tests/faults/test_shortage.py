@@ -13,7 +13,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,6 @@ ROOT = Path(__file__).parents[2]
 SHORT_S = 5.0
 """Two looks at the devices at least."""
 INTS = struct.Struct("3i")
-
-Shortage = Callable[[Daemon], AbstractContextManager[None]]
 
 
 class Line:
@@ -55,15 +53,10 @@ class Line:
         return answer.status, json.loads(text) if "json" in answer.headers["Content-Type"] else {}
 
 
-def pid_of(daemon: Daemon) -> int:
-    assert daemon.process is not None
-    return daemon.process.pid
-
-
 @contextlib.contextmanager
 def few_descriptors(daemon: Daemon, free: int) -> Iterator[None]:
     """So many descriptors can be had at a time."""
-    process = psutil.Process(pid_of(daemon))
+    process = psutil.Process(daemon.pid)
     used = {int(each.name) for each in Path(f"/proc/{process.pid}/fd").iterdir()}
     unused = (number for number in range(len(used) + free + 1) if number not in used)
     limits = process.rlimit(psutil.RLIMIT_NOFILE)
@@ -76,7 +69,7 @@ def few_descriptors(daemon: Daemon, free: int) -> Iterator[None]:
 def no_threads(daemon: Daemon) -> Iterator[None]:
     """Neither a thread nor a process can be started."""
     with a_group("pids") as pids:
-        pids.take(pid_of(daemon))
+        pids.take(daemon.pid)
         pids.set("pids.max", 1)
         yield
         pids.set("pids.max", "max")
@@ -95,7 +88,7 @@ def ask_everything(daemon: Daemon, data: Line, control: Line) -> list[tuple[int,
         control.ask("POST", "/v1/config/reload", {}),
         control.ask("POST", "/v1/leases", {"devices": ["gpu:1"], "for_ms": 2_000}),
     ]
-    os.kill(pid_of(daemon), signal.SIGHUP)
+    os.kill(daemon.pid, signal.SIGHUP)
     with contextlib.suppress(ProcessLookupError, TypeError):  # stopped for the lease
         os.kill(health["pid"], signal.SIGKILL)
     asked.append(control.ask("POST", "/v1/pools/left/canary", {"new_model_ref": "right", "percent": 10.0}))

@@ -93,6 +93,12 @@ class Daemon:
             )
         return self
 
+    @property
+    def pid(self) -> int:
+        """Of the present life, or of the last one."""
+        assert self.process is not None
+        return self.process.pid
+
     def start(self) -> "Daemon":
         """Start and wait until it listens."""
         self.spawn()
