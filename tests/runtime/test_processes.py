@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.runtime.cgroups import NO_WISH, Cgroups, GroupWish, WorkerGroup
 from supervisor.runtime.engine_logs import tail
 from supervisor.runtime.processes import ProcessBounds, Processes, Stopped
 from supervisor.runtime.processes_env import SpawnError, SpawnOrder, SpawnTrouble
@@ -299,16 +300,31 @@ def _with_log(order: SpawnOrder, log: Path) -> SpawnOrder:
     return replace(order, log_path=log)
 
 
+class _HeldBack(Cgroups):
+    """Control groups whose making waits, as a host that stalls lets it, until `go` is set."""
+
+    def __init__(self, instance: str) -> None:
+        super().__init__(instance)
+        self.go = threading.Event()
+
+    def make(self, mark: str, wish: GroupWish = NO_WISH) -> WorkerGroup | None:
+        assert self.go.wait(20), "never let go"
+        return super().make(mark, wish)
+
+
 @pytest.mark.parametrize("caller_leaves", [False, True])
 async def test_a_start_that_nobody_waits_for_any_more_is_ended_when_it_comes(
     tmp_path: Path, caller_leaves: bool
 ) -> None:
-    instance = f"late-{os.getpid()}"
-    every = Processes(instance=instance, environ=os.environ, bounds=ProcessBounds(spawn_s=20 if caller_leaves else 0))
+    instance = f"late-{os.getpid()}-{caller_leaves}"
+    groups = _HeldBack(instance)
+    bounds = ProcessBounds(spawn_s=20 if caller_leaves else 0)
+    every = Processes(instance=instance, environ=os.environ, bounds=bounds, groups=groups)
     exits = Exits()
     with pytest.raises(TimeoutError if caller_leaves else SpawnError):
         async with asyncio.timeout(0 if caller_leaves else 20):
             await every.spawn(order_of(tmp_path, *DEAF), exits)
+    groups.go.set()
     await until(lambda: not _is_spawning(), what="the late start")
     await until(lambda: not _alive_of(instance), what="the end of it")
 
