@@ -104,8 +104,8 @@ class DaemonOrder(Struct, frozen=True):
     tls: Tls | None
     given: GivenSockets
     log: JsonLog
-    is_config_kept: bool = False
-    """Whether the file cannot be used, and `loaded` is what the image before this one left."""
+    is_file: bool = True
+    """Whether `loaded` is what the operator's file says."""
 
 
 class DaemonParts:
@@ -135,9 +135,7 @@ class DaemonParts:
         self._intents = IntentFile(self._order.places.state_dir, lambda: self._loop.time() * 1000)
         self._wishes = self._intents.read()
         store = ConfigStore(self._order.places.state_dir)
-        self._configuration = Configuration(
-            self._order.loaded, self._order.reader, store, is_reverted=self._order.is_config_kept
-        )
+        self._configuration = Configuration(self._order.loaded, self._order.reader, store, is_file=self._order.is_file)
         self._heads = ModelHeads()
         self._estimates = NeedsReader(self._heads, is_simulated=self._order.simulated is not None)
         self._drafts = self._draw_drafts()

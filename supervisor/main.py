@@ -26,6 +26,7 @@ from supervisor.http.given_sockets import GivenSockets
 from supervisor.http.tls import Tls, TlsError
 from supervisor.http.unix_socket import ListenError, SocketFile
 from supervisor.runtime import handover, systemd
+from supervisor.runtime.config_store import ConfigStore
 from supervisor.runtime.gpus import GpuSource
 from supervisor.runtime.gpus_nvml import NvmlReader
 from supervisor.runtime.gpus_simulated import (
@@ -74,14 +75,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if received is not None:
         _ask_for_patience()
     try:
-        loaded, is_kept = _load(arguments.config, received)
+        loaded, is_file = _load(arguments.config, received)
         if arguments.check:
             _check(loaded)
             return
         given = _given_sockets(received)
         hold_signals()
         log.start()
-        outcome: int | Handover = _run(_serve(loaded, simulated, given, log, is_config_kept=is_kept))
+        outcome: int | Handover = _run(_serve(loaded, simulated, given, log, is_file=is_file))
     except Refusal as refusal:
         sys.stderr.write(f"{refusal}\n")
         outcome = refusal.exit_code if received is None else EXIT_NOT_REPLACED
@@ -141,18 +142,18 @@ def _given_sockets(received: Received | None) -> GivenSockets:
 
 
 def _load(path: Path, received: Received | None) -> tuple[Loaded, bool]:
-    """The configuration of the file; where that is broken, the one that the image before this one left, and True."""
-    is_kept = False
+    """The configuration of the file, and True; where that is broken, the one that the image before this one left."""
+    is_file = True
     try:
         loaded = load_known(path, os.environ, os.geteuid())
     except ConfigError as error:
         if received is None or received.config is None:
             raise Refusal(EXIT_CONFIG, str(error)) from None
         sys.stderr.write(f"{error}\n")
-        loaded, is_kept = _parse_kept(received.config, path), True
+        loaded, is_file = _parse_kept(received.config, path), False
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    return loaded, is_kept
+    return loaded, is_file
 
 
 def _parse_kept(text: str, path: Path) -> Loaded:
@@ -191,7 +192,7 @@ def _plan(loaded: Loaded) -> Places:
 
 
 async def _serve(
-    loaded: Loaded, simulated: str | None, given: GivenSockets, log: JsonLog, *, is_config_kept: bool
+    loaded: Loaded, simulated: str | None, given: GivenSockets, log: JsonLog, *, is_file: bool
 ) -> int | Handover:
     asyncio.get_running_loop().set_default_executor(open_pool())
     places = _plan(loaded)
@@ -200,8 +201,20 @@ async def _serve(
     journal, restored = await asyncio.to_thread(_open_journal, loaded, places)
     watchdog_s = watchdog_interval_s(os.environ)
     reader = FileReader(loaded.source)
+    brought_back = await asyncio.to_thread(_bring_back, loaded, reader, places) if is_file else None
     order = DaemonOrder(
-        loaded, reader, places, gpus, simulated, version("orchctl"), watchdog_s, keys, tls, given, log, is_config_kept
+        brought_back or loaded,
+        reader,
+        places,
+        gpus,
+        simulated,
+        version("orchctl"),
+        watchdog_s,
+        keys,
+        tls,
+        given,
+        log,
+        is_file and brought_back is None,
     )
     daemon = Daemon(order, journal, restored, Notifier(os.environ))
     try:
@@ -209,6 +222,23 @@ async def _serve(
     except ListenError as error:
         raise Refusal(EXIT_CANNOT_LISTEN, str(error)) from error
     return daemon.handover or exit_code
+
+
+def _bring_back(loaded: Loaded, reader: FileReader, places: Places) -> Loaded | None:
+    """What an operator reverted to, where the file still says what was refused.
+
+    The two agree in every key that needs a restart, so what was read of the file so far holds for both.
+    """
+    text = ConfigStore(places.state_dir).brought_back(loaded.text)
+    if text is None:
+        return None
+    try:
+        return reader.parse(text)
+    except ConfigError as error:
+        sys.stderr.write(
+            f"the config file is in force again, for what was brought back cannot be used any more: {error}\n"
+        )
+        return None
 
 
 def _read_keys(loaded: Loaded, places: Places) -> KeyRing:

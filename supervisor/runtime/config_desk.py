@@ -130,7 +130,7 @@ class ConfigDesk:
     async def _take_up(self, loaded: Loaded, costs: Sequence[Cost], *, is_reverted: bool) -> Refused | None:
         configuration = self._configuration
         drawn = await self._drafts.draw_pools(loaded.config, {cost.pool_id for cost in costs if cost.pool_id})
-        kept = configuration.next_of(loaded, is_changed=bool(costs))
+        kept = configuration.next_of(loaded, is_changed=bool(costs), is_reverted=is_reverted)
         before = configuration.kept
         try:
             await asyncio.to_thread(configuration.keep, kept)
@@ -140,7 +140,7 @@ class ConfigDesk:
         if refused is not None:
             await self._keep_again(before)
             return refused
-        configuration.take(loaded, kept, is_reverted=is_reverted)
+        configuration.take(loaded, kept)
         self._make_room(sum(each.plan.slots for each in self._blueprints.values()))
         counts = {str(effect): sum(cost.effect is effect for cost in costs) for effect in ChangeEffect}
         log.info("configuration in force", extra={"generation": kept.generation, "reverted": is_reverted, **counts})

@@ -2,6 +2,8 @@
 
 One small file, replaced whole: after a crash it says the old generation or the new one, never half of it. It holds what
 the operator wrote, so only the daemon's user may read it. A file that cannot be used is named and begun anew.
+
+What an operator brought back holds over restarts too: a crash must not bring the refused text into force again.
 """
 
 import logging
@@ -21,15 +23,19 @@ log = logging.getLogger("orchctl")
 
 
 class Kept(Struct, frozen=True):
-    """`generation` counts configurations that took effect, from 1; `previous` is the text before `text`."""
+    """`generation` counts configurations that took effect, from 1; `previous` is the text before `text`.
+
+    `is_reverted`: an operator refused `previous`, which the config file still may say.
+    """
 
     generation: int
     text: str
     previous: str | None = None
+    is_reverted: bool = False
 
-    def followed_by(self, text: str) -> "Kept":
+    def followed_by(self, text: str, *, is_reverted: bool = False) -> "Kept":
         """The next generation."""
-        return Kept(self.generation + 1, text, self.text)
+        return Kept(self.generation + 1, text, self.text, is_reverted)
 
 
 class ConfigStore:
@@ -37,6 +43,11 @@ class ConfigStore:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / NAME
+
+    def brought_back(self, text: str) -> str | None:
+        """The text that an operator put in the place of `text`, the file's; None where it is the file that counts."""
+        found = self._read()
+        return found.text if found is not None and found.is_reverted and found.previous == text else None
 
     def open(self, text: str) -> Kept:
         """What is kept once the daemon starts with this text: the same generation, or the next for another text."""

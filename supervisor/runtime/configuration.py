@@ -23,12 +23,13 @@ class ConfigReader(Protocol):
 class Configuration:
     """Held by all who ask what the configuration says now."""
 
-    def __init__(self, loaded: Loaded, reader: ConfigReader, store: ConfigStore, *, is_reverted: bool = False) -> None:
+    def __init__(self, loaded: Loaded, reader: ConfigReader, store: ConfigStore, *, is_file: bool = True) -> None:
         self.reader = reader
         self._store = store
         self._loaded = loaded
         self._kept = store.open(loaded.text)
-        self._is_reverted = is_reverted
+        self._is_file = is_file
+        """Whether it is what the file said when it was last read."""
 
     @property
     def config(self) -> Config:
@@ -53,7 +54,7 @@ class Configuration:
     @property
     def causes(self) -> tuple[str, ...]:
         """What an operator should know of it."""
-        if not self._is_reverted:
+        if self._is_file:
             return ()
         return (f"{self.source.name} is not in force: generation {self.generation} was brought back; mend the file",)
 
@@ -62,17 +63,23 @@ class Configuration:
         """What is on disk of it."""
         return self._kept
 
-    def next_of(self, loaded: Loaded, *, is_changed: bool) -> Kept:
-        """What is to be kept when this one takes effect. Other words for the same are no other generation."""
-        return self._kept.followed_by(loaded.text) if is_changed else structs.replace(self._kept, text=loaded.text)
+    def next_of(self, loaded: Loaded, *, is_changed: bool, is_reverted: bool) -> Kept:
+        """What is to be kept when this one takes effect. Other words for the same are no other generation.
+
+        Who reverts twice is back at what the file says.
+        """
+        is_reverted = is_reverted and not self._kept.is_reverted
+        if is_changed:
+            return self._kept.followed_by(loaded.text, is_reverted=is_reverted)
+        return structs.replace(self._kept, text=loaded.text, is_reverted=is_reverted)
 
     def keep(self, kept: Kept) -> None:
         """On disk, before it takes effect. Blocks; raises OSError, UnsafeStateError."""
         self._store.write(kept)
 
-    def take(self, loaded: Loaded, kept: Kept, *, is_reverted: bool) -> None:
+    def take(self, loaded: Loaded, kept: Kept) -> None:
         """From now on this one holds."""
-        self._loaded, self._kept, self._is_reverted = loaded, kept, is_reverted
+        self._loaded, self._kept, self._is_file = loaded, kept, not kept.is_reverted
 
     def knows_models(self, refreshed: Config) -> None:
         """The same configuration, with models that came into the store since."""

@@ -45,7 +45,7 @@ async def test_a_config_that_is_taken_up_while_a_revision_is_drawn_is_the_one_it
     old, new = with_capacity(9), with_capacity(99)
     configuration = Configuration(old, NoReader(), ConfigStore(tmp_path))
     take_up = reading_that(
-        lambda: configuration.take(new, configuration.next_of(new, is_changed=True), is_reverted=False)
+        lambda: configuration.take(new, configuration.next_of(new, is_changed=True, is_reverted=False))
     )
 
     drawn = await Drafts(configuration, take_up, lambda _: None, tmp_path).draw("a", "tiny")

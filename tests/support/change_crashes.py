@@ -91,6 +91,12 @@ def put_worker(daemon: Daemon) -> None:
     put_pool(daemon, launch={**launch, "env": {**launch["env"], "TURN": "2"}})
 
 
+def put_other_queue(daemon: Daemon) -> None:
+    """And take it up: the configuration before it is there to go back to."""
+    put_pool(daemon, queue={"capacity": 9})
+    reload_config(daemon)
+
+
 def drained(daemon: Daemon) -> object:
     return change(daemon, "drain", {"deadline_ms": 600_000})
 
@@ -120,12 +126,22 @@ CHANGES = {
         (CONFIG, INTENT),
         is_done_at_once=True,
     ),
+    "config revert": Change(
+        put_other_queue,
+        lambda daemon: reload_config(daemon, revert=True),
+        nothing,
+        (CONFIG, INTENT),
+        is_done_at_once=True,
+    ),
     "config with a new worker": Change(put_worker, reload_config, settle, (CONFIG, INTENT)),
 }
 
 
 def standing(daemon: Daemon) -> dict[str, Any]:
-    """What an operator sees of the pool and of the configuration, but for numbers of revisions."""
+    """What an operator sees of the pool and of the configuration, but for numbers of revisions.
+
+    `differs`: what the file has that is not in force.
+    """
     page, pool = rollout(daemon), daemon.pool("tiny")
     ongoing = page["rollout"]
     return {
@@ -134,6 +150,7 @@ def standing(daemon: Daemon) -> dict[str, Any]:
         "canary": None if ongoing is None else (ongoing["kind"], ongoing["to_model"], ongoing["percent"]),
         "draining": pool["draining"],
         "generation": daemon.status()["config_generation"],
+        "differs": reload_config(daemon, dry_run=True)["changes"],
     }
 
 
@@ -144,8 +161,6 @@ class Crash:
     was_met: bool
     is_answered: bool
     stands: dict[str, Any] = field(default_factory=dict)
-    differs: list[Any] = field(default_factory=list)
-    """What the file has that is not in force."""
     stands_later: dict[str, Any] = field(default_factory=dict)
     """The same after one more restart."""
     ends: list[str] = field(default_factory=list)
@@ -209,7 +224,6 @@ def _ask(daemon: Daemon, what: Change) -> Crash:
 def _look(daemon: Daemon, tasks: list[str], crash: Crash) -> None:
     _start(daemon)
     crash.stands = standing(daemon)
-    crash.differs = reload_config(daemon, dry_run=True)["changes"]
     daemon.kill()
     _start(daemon)
     crash.stands_later = standing(daemon)
