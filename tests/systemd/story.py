@@ -4,6 +4,7 @@ Prints one line for each thing shown. Standard library only: it is copied into t
 """
 
 import contextlib
+import fcntl
 import hashlib
 import http.client
 import json
@@ -31,6 +32,11 @@ WATCHDOG_WITHIN_S = 40.0
 
 WITHOUT_SOCKETS = "--without-sockets"
 """The story of an operator who keeps the two listeners down: the daemon opens its own."""
+
+TAKEN = {"state folder": 75, "port": 76}
+"""How a daemon ends that cannot have it."""
+
+TRIES = 3
 
 T = TypeVar("T")
 
@@ -60,7 +66,7 @@ class StoryError(Exception):
 def main() -> int:
     """Tell every chapter in order; the first that fails is the last, with what the journal says."""
     prepare()
-    chapters = [installs, starts, serves, is_confined, survives_its_own_death, is_watched, reloads]
+    chapters = [installs, starts, serves, is_confined, survives_its_own_death, waits_its_turn, is_watched, reloads]
     if WITHOUT_SOCKETS not in sys.argv:
         chapters += [restarts_unnoticed, stops_clean, starts_on_demand, takes_credentials, leaves]
     else:
@@ -159,6 +165,18 @@ def survives_its_own_death() -> str:
     return f"engine {engine} was taken up"
 
 
+def waits_its_turn() -> str:
+    """Somebody else has what it needs when it starts again: it is tried again, and its engine runs on meanwhile."""
+    before, engine = main_pid(), engine_pid()
+    what, holder = ("port", hold_port) if WITHOUT_SOCKETS in sys.argv else ("state folder", hold_state)
+    with holder(before):
+        until(lambda: count_in_journal(f"Main process exited, code=exited, status={TAKEN[what]}") >= TRIES, 30, "tries")
+        os.kill(engine, 0)
+    until(ready_pool, 60, "Ready once it was given back")
+    expect(engine_pid() == engine, f"the engine {engine} was not taken up, {engine_pid()} runs in its place")
+    return f"the {what} was taken, {TRIES} tries"
+
+
 def is_watched() -> str:
     """A daemon that hangs is ended by the watchdog and started again."""
     before = main_pid()
@@ -242,6 +260,34 @@ def units() -> tuple[str, ...]:
 
 
 # Means --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def hold_port(daemon: int) -> Iterator[None]:
+    """Kill the daemon, and listen in its place before it is there again."""
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        os.kill(daemon, signal.SIGKILL)
+        until(lambda: _succeeds(lambda: squatter.bind(("127.0.0.1", PORT))), 10, "the port")
+        squatter.listen()
+        yield
+
+
+@contextlib.contextmanager
+def hold_state(daemon: int) -> Iterator[None]:
+    """Kill the daemon, and lock its state folder before it is there again."""
+    with Path("/var/lib/orchctl/daemon.lock").open("rb+") as lock:
+        os.kill(daemon, signal.SIGKILL)
+        until(lambda: _succeeds(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)), 10, "the lock")
+        yield
+
+
+def _succeeds(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return False
+    return True
 
 
 class Prober:
