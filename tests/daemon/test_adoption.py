@@ -44,11 +44,8 @@ def reconfigure(daemon: Daemon, change: Callable[[dict[str, Any]], object]) -> N
 
 
 def why_not_adopted(daemon: Daemon) -> str:
-    def look() -> str | None:
-        lines = [line for line in daemon.log_lines() if line["event"] == NOT_ADOPTED]
-        return lines[0]["cause"] if lines else None
-
-    return wait_until(look, what="the verdict on the engine")
+    cause: str = daemon.wait_lines(NOT_ADOPTED)[0]["cause"]
+    return cause
 
 
 @contextmanager
@@ -97,7 +94,7 @@ def test_an_engine_outlives_its_daemon_and_the_stream_has_no_seam(make_daemon: M
     assert "".join(event.data["t"] for event in tokens) == whole.text
     assert [event.data["i"] for event in tokens] == list(range(len(tokens)))
     assert rest.end.data["tokens_out"] == whole.end.data["tokens_out"]
-    assert [line["event"] for line in daemon.log_lines()].count(ADOPTED) == 1
+    assert len(daemon.wait_lines(ADOPTED)) == 1
 
 
 def test_an_adopted_worker_goes_every_step_but_the_start(make_daemon: MakeDaemon) -> None:
@@ -257,7 +254,7 @@ def test_a_daemon_that_is_killed_again_and_again_adopts_each_time(make_daemon: M
     for _ in range(3):
         daemon.kill()
         daemon.start()
-        wait_until(lambda: ADOPTED in daemon.log_text(), what="the adoption")
+        daemon.wait_lines(ADOPTED)
     daemon.wait_ready()
 
     assert daemon.engine_pids() == pids

@@ -91,7 +91,7 @@ def test_a_canary_under_judgement_with_nothing_against_it_takes_over(daemon: Dae
     page = settle(daemon)
     assert shown["judged"]
     assert (page["revision"], page["history"][0]["outcome"]) == (2, "switched")
-    compared = [line for line in daemon.log_lines() if line["event"] == "golden prompts compared"]
+    compared = daemon.wait_lines("golden prompts compared")
     assert [(line["matched"], line["total"]) for line in compared] == [(4, 4)]
 
 
@@ -104,10 +104,7 @@ def test_golden_prompts_that_cannot_be_compared_condemn_nobody_and_are_in_no_log
         change(daemon, "canary", {"new_model_ref": "other", "percent": 0, "auto": True, "judge": terms})
         share(daemon)
 
-        line = wait_until(
-            lambda: next((each for each in daemon.log_lines() if each["event"] == "golden prompts compared"), None),
-            what="the comparison",
-        )
+        line = daemon.wait_lines("golden prompts compared")[0]
 
         assert line["total"] == 0
         assert "golden prompt 2" in line["cause"]

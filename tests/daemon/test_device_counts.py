@@ -18,8 +18,13 @@ DRIVER_BEGAN_ANEW = replace(GPU, fields={3: 0, RECOVERY_FIELD: 0})
 
 def run_one(daemon: Daemon) -> dict[str, object]:
     """The line of one task that ended."""
-    daemon.read_stream(daemon.accept())
-    return daemon.tasks_logged()[-1]
+    task_id = daemon.accept()
+    daemon.read_stream(task_id)
+
+    def look() -> dict[str, object] | None:
+        return next((line for line in daemon.tasks_logged() if line["task_id"] == task_id), None)
+
+    return wait_until(look, what="its line")
 
 
 def withheld(daemon: Daemon) -> dict[tuple[str, str], float]:

@@ -17,7 +17,7 @@ TOKENS = 120
 def test_kill_9_in_the_middle_of_200_accepted_tasks_loses_and_repeats_nothing(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(a_pool(queue={"capacity": 512})).start_ready()
     accepted = [daemon.accept(prompt=f"task {number}", max_tokens=TOKENS, seed=number) for number in range(TASKS)]
-    wait_until(lambda: len(daemon.tasks_logged()) >= 20, what="twenty ends")
+    daemon.wait_tasks_logged(20)
     daemon.kill()
     survivors = daemon.engine_pids()
     ended_before = Counter(line["task_id"] for line in daemon.tasks_logged())

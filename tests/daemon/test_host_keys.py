@@ -152,11 +152,7 @@ def take_up(daemon: Daemon, **sections: Any) -> None:
 def compared(daemon: Daemon, **terms: Any) -> dict[str, Any]:
     """What the log says of the golden prompts of a canary; the terms that are not given are those of the file."""
     change(daemon, "canary", {"new_model_ref": "other", "percent": 0, "auto": True, "judge": terms})
-
-    def look() -> dict[str, Any] | None:
-        return next((line for line in daemon.log_lines() if line["event"] == "golden prompts compared"), None)
-
-    return wait_until(look, within_s=30, what="the comparison")
+    return daemon.wait_lines("golden prompts compared", within_s=30)[0]
 
 
 def test_other_golden_prompts_are_those_that_the_next_canary_is_asked(daemon: Daemon) -> None:

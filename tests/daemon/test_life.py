@@ -63,11 +63,11 @@ def test_a_crashed_worker_is_replaced_and_the_stream_has_no_seam(make_daemon: Ma
     assert seen[-1].name == "end"
     assert text == whole.text
     assert daemon.pool("tiny")["metrics"]["restarts_total"] == 1
-    assert [line["event"] for line in daemon.log_lines()].count("worker ready") == 2
-    (incident,) = (line for line in daemon.log_lines() if line["event"] == "worker serves again")
+    assert len(daemon.wait_lines("worker ready", count=2)) == 2
+    (incident,) = daemon.wait_lines("worker serves again")
     assert "SIGKILL" in incident["cause"]
     assert incident["done"] == "started again, 1 time"
-    (backoff,) = (line for line in daemon.log_lines() if line["event"] == "worker backoff")
+    (backoff,) = daemon.wait_lines("worker backoff")
     assert 0 < backoff["retry_in_ms"] < incident["out_ms"] + 100
 
 

@@ -10,7 +10,6 @@ from tests.daemon.conftest import MakeDaemon
 from tests.support.daemon import Daemon
 from tests.support.fake_engine_script import Script
 from tests.support.pools import a_fake_pool
-from tests.support.waiting import wait_until
 
 LIMIT_BYTES = 160 * 1024 * 1024
 WORDS = "CUDA error: out of memory"
@@ -18,11 +17,7 @@ WORDS = "CUDA error: out of memory"
 
 def exit_line(daemon: Daemon) -> dict[str, Any]:
     """The first line about an engine that ended."""
-
-    def look() -> dict[str, Any] | None:
-        return next((line for line in daemon.log_lines() if line["event"] == "engine exited"), None)
-
-    return wait_until(look, within_s=30, what="the end of an engine")
+    return daemon.wait_lines("engine exited", within_s=30)[0]
 
 
 def counted(daemon: Daemon) -> dict[str, float]:
@@ -56,7 +51,7 @@ def test_a_kill_for_want_of_host_memory_is_told_as_such_and_the_pool_comes_back(
     assert "host memory" in ended["cause"]
     daemon.wait_ready()
     assert daemon.read_stream(daemon.accept(prompt="fine")).end.name == "end"
-    assert daemon.tasks_logged()[-1]["oom_events"] == 1
+    assert [line["oom_events"] for line in daemon.wait_tasks_logged(2)] == [0, 1]
 
 
 @pytest.mark.fault("F20")

@@ -69,4 +69,4 @@ def test_a_module_that_cannot_be_used_is_named_and_nobody_waits_for_it(make_daem
 
     assert pools == {"one", "two"}
     assert daemon.status()["policy"]["state"] == "refused"
-    assert any("the policy is not used" in line["event"] for line in daemon.log_lines())
+    wait_until(lambda: "the policy is not used" in daemon.log_text(), what="its line")

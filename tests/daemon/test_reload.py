@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,13 @@ def daemon(make_daemon: MakeDaemon, tmp_path: Path) -> Daemon:
 
 def pids(daemon: Daemon) -> dict[str, int]:
     return {pool["pool_id"]: pool["pid"] for pool in daemon.status()["pools"]}
+
+
+def taken_up(daemon: Daemon) -> list[dict[str, Any]]:
+    """The lines of reloads that changed something hot."""
+    return wait_until(
+        lambda: [line for line in daemon.wait_lines("configuration in force") if line["hot"]], what="a line of a reload"
+    )
 
 
 def forgotten(daemon: Daemon) -> list[str]:
@@ -259,8 +267,7 @@ def test_a_storm_of_hangups_is_a_few_reloads_one_after_the_other(daemon: Daemon)
 
     wait_until(lambda: daemon.status()["config_generation"] == 2, within_s=10, what="the reload")
     assert pids(daemon) == before
-    in_force = [line for line in daemon.log_lines() if line["event"] == "configuration in force"]
-    assert [(line["generation"], line["hot"]) for line in in_force if line["hot"]] == [(2, 1)]
+    assert [(line["generation"], line["hot"]) for line in taken_up(daemon)] == [(2, 1)]
     assert served_by(daemon)["pool_id"] == "tiny"
 
 

@@ -71,7 +71,7 @@ def test_log_view_and_metrics_say_whether_a_turn_was_warm(make_daemon: MakeDaemo
     ask(daemon, "a b c d e")
 
     views = daemon.ask("GET", "/v1/tasks").json["tasks"]
-    lines = daemon.tasks_logged()
+    lines = daemon.wait_tasks_logged(4)
     assert [line["kv_warmth"] for line in lines] == [False, True, False, False]
     assert [line["eviction_events"] for line in lines] == [0, 0, 1, 1]
     assert [view["kv_warmth"] for view in reversed(views)] == [False, True, False, False]

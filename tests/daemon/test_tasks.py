@@ -172,7 +172,7 @@ def test_a_task_leaves_its_line_in_the_log_and_the_counters_conserve(daemon: Dae
     daemon.ask("POST", f"/v1/tasks/{cancelled}/cancel")
     daemon.wait_terminal(cancelled)
 
-    lines = wait_until(lambda: found if len(found := daemon.tasks_logged()) == 4 else None, what="four lines")
+    lines = daemon.wait_tasks_logged(4)
     assert all(set(ORCH_3027) <= set(line) for line in lines)
     assert "secret" not in daemon.log_text()
     total = {name: sum(daemon.series(f"tasks_{name}_total").values()) for name in ("enqueued", "finished", "canceled")}

@@ -39,7 +39,7 @@ def test_an_engine_that_fails_every_run_is_ejected_and_says_so_everywhere(make_d
     series = daemon.series("breaker_state")
     assert {labels: value for labels, value in series.items() if 'kind="replica"' in labels and value == 1.0}
     assert {labels: value for labels, value in series.items() if 'kind="restart"' in labels and value == 0.0}
-    (line,) = [line for line in daemon.log_lines() if line["event"] == "breaker open"]
+    (line,) = daemon.wait_lines("breaker open")
     assert (line["pool_id"], line["cause"]) == ("tiny", seen["cause"])
 
 

@@ -264,7 +264,7 @@ def test_health_is_answered_before_the_workers_are_ready_and_the_rest_waits_for_
     wait_until(lambda: "daemon stopped" in daemon.log_text(), what="the end of the first image")
     alive = daemon.ask("GET", "/healthz").status
     waited_s = time.time() - began_at_s(daemon)
-    served = daemon.log_text().count("daemon serves")
+    served = len(daemon.wait_lines("daemon serves"))
     script.write_text(GOOD.to_json())
     accepted = daemon.submit()
 
@@ -272,12 +272,12 @@ def test_health_is_answered_before_the_workers_are_ready_and_the_rest_waits_for_
     assert waited_s < READY_AFTER_HANDOVER_S, "health waited for the workers"
     assert served == 1
     assert accepted.status == 202
-    assert daemon.log_text().count("daemon serves") == 2
+    assert len(daemon.wait_lines("daemon serves", count=2)) == 2
 
 
 def began_at_s(daemon: Daemon) -> float:
     """When the last image began its work, after its program was loaded: in seconds of the wall clock."""
-    lines = [line for line in daemon.log_lines() if line["event"] == "workers are confined"]
+    lines = daemon.wait_lines("workers are confined", count=2)
     return datetime.fromisoformat(lines[-1]["time"]).timestamp()
 
 

@@ -108,8 +108,8 @@ def test_a_gpu_that_needs_a_reset_is_withheld_without_a_storm_until_the_driver_w
     assert withheld["withheld"]
     assert withheld["health"]["recovery_action"] == "a GPU reset"
     assert starts > 0
-    assert count_starts(host) == starts + 1
-    assert any(line["event"] == "GPU recovered" for line in host.daemon.log_lines())
+    assert len(host.daemon.wait_lines("worker spawning", count=starts + 1)) == starts + 1
+    assert host.daemon.wait_lines("GPU recovered")
     steps = host.daemon.pool("left")["steps"]
     assert steps[-1]["name"] == "telemetry"
 
@@ -144,7 +144,7 @@ def test_an_application_fault_restarts_the_worker_that_the_kernel_names_and_no_o
 
     assert host.pid("two") == two
     assert host.count("gpu_xids_total", xid="31") == 1, "the same incident out of both sources"
-    assert "XID 31" in str(next(x for x in host.daemon.log_lines() if x.get("event") == "worker stopping"))
+    assert "XID 31" in str(host.daemon.wait_lines("worker stopping")[0])
 
 
 @pytest.mark.fault("F31")

@@ -30,7 +30,7 @@ def test_a_crash_loop_opens_the_breaker_and_says_why(make_daemon: MakeDaemon, me
     pool = wait_state(daemon, "broken")
     refused = daemon.submit()
 
-    spawned = [line for line in daemon.log_lines() if line["event"] == "worker spawning"]
+    spawned = daemon.wait_lines("worker spawning", count=5)
     measured("starts until the breaker", len(spawned), "")
     assert len(spawned) == 5
     assert pool["cause"].endswith("(breaker open)")
@@ -141,7 +141,7 @@ def test_a_slot_that_is_not_freed_costs_the_worker_its_life(make_daemon: MakeDae
         assert daemon.ask("POST", f"/v1/tasks/{task_id}/cancel").status == 204
 
     wait_until(lambda: daemon.pool("tiny")["pid"] not in (old, None), within_s=30, what="a new worker")
-    assert any(line.get("cause") == "a slot was not freed after a cancel" for line in daemon.log_lines())
+    wait_until(lambda: '"cause":"a slot was not freed after a cancel"' in daemon.log_text(), what="the line of its end")
 
 
 def test_a_deadline_fires_on_time_while_every_slot_is_busy(make_daemon: MakeDaemon) -> None:

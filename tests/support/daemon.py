@@ -24,6 +24,7 @@ from tests.support.waiting import wait_until
 START_WITHIN_S = 20.0
 READY_WITHIN_S = 40.0
 REPLY_WITHIN_S = 30.0
+TASK_LINES = ("task ended", "task failed")
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -209,9 +210,22 @@ class Daemon:
             json.loads(line) for line in self.log_text().splitlines() if line.startswith("{") and line.endswith("}")
         ]
 
+    def wait_lines(self, *events: str, count: int = 1, within_s: float = 20.0) -> list[dict[str, Any]]:
+        """Its lines of these events, once there are as many: the log is written a moment after what it tells."""
+
+        def look() -> list[dict[str, Any]] | None:
+            found = [line for line in self.log_lines() if line["event"] in events]
+            return found if len(found) >= count else None
+
+        return wait_until(look, within_s=within_s, what=f"{count} lines of {', '.join(events)}")
+
+    def wait_tasks_logged(self, count: int) -> list[dict[str, Any]]:
+        """The lines of terminal tasks, once there are as many."""
+        return self.wait_lines(*TASK_LINES, count=count)
+
     def tasks_logged(self) -> list[dict[str, Any]]:
-        """The lines of terminal tasks."""
-        return [line for line in self.log_lines() if line["event"] in {"task ended", "task failed"}]
+        """Those that are there by now."""
+        return [line for line in self.log_lines() if line["event"] in TASK_LINES]
 
     # HTTP -------------------------------------------------------------------------------------------------------
 
