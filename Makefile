@@ -80,6 +80,7 @@ bench-quick: $(VENV)/.dev
 # The service under a real systemd: a small Debian, booted in a folder (root, debootstrap, systemd-container).
 systemd-test: $(VENV)/.dev
 	$(BIN)/python -m tools.systemd_test
+	$(BIN)/python -m tools.systemd_test -- --without-sockets
 
 # For a host with a real NVIDIA GPU; says so and ends elsewhere.
 gpu-check: $(VENV)/.demo
