@@ -65,11 +65,22 @@ def _refuse(state: State, note: LeaseNote, now_ms: float) -> Refused | None:
             left_ms = max(round(other.note.expires_ms - now_ms), 1)
             return _refused(Code.ADMISSION_REJECT, Reason.BUSY, message, left_ms)
     bound = state.host.lease_devices_max  # 4
-    held = sum(len(other.note.devices) for other in state.leases.values() if other.note.owner == note.owner)
-    if bound is not None and held + len(note.devices) > bound:
-        message = f"{note.owner} may lease {bound} GPUs at once and has {held} already."
-        return _refused(Code.ADMISSION_REJECT, Reason.QUOTA, message, RELEASE_WITHIN_MS)
+    if bound is not None and (refused := _refuse_more(state, note, bound, now_ms)) is not None:
+        return refused
     return _refuse_detour(state, note, wanted)
+
+
+def _refuse_more(state: State, note: LeaseNote, bound: int, now_ms: float) -> Refused | None:
+    """More than one owner may have: to be tried again when the first of its leases ends, or never."""
+    own = [other.note for other in state.leases.values() if other.note.owner == note.owner]
+    held, wanted = sum(len(each.devices) for each in own), len(note.devices)
+    if held + wanted <= bound:
+        return None
+    message = f"{note.owner} may lease {bound} at once (`leases.devices_max`), has {held} and asks for {wanted}."
+    if wanted > bound:
+        return structs.replace(_refused(Code.ADMISSION_REJECT, Reason.QUOTA, message), is_final=True)
+    left_ms = max(round(min(each.expires_ms for each in own) - now_ms), 1)
+    return _refused(Code.ADMISSION_REJECT, Reason.QUOTA, message, left_ms)
 
 
 def _refuse_detour(state: State, note: LeaseNote, wanted: frozenset[str]) -> Refused | None:

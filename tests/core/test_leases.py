@@ -176,7 +176,17 @@ def test_an_owner_may_lease_no_more_than_its_quota() -> None:
     others = take(stage, a_lease("l3", "GPU-1", owner="uid:1000"))
 
     assert (own.refused.code, own.refused.reason) == (Code.ADMISSION_REJECT, Reason.QUOTA)
+    assert (own.refused.is_retriable, own.refused.retry_after_ms) == (True, HOUR_MS)
     assert len(only(others, ef.AnswerLease)) == 1
+
+
+def test_a_lease_of_more_than_the_quota_is_never_to_be_tried_again() -> None:
+    stage = ready_stage(make_plan("p0"), host=HostPlan(lease_devices_max=1))
+
+    (answer,) = only(take(stage, a_lease("l1", "GPU-0", "GPU-1")), ef.AnswerRefused)
+
+    assert answer.refused.reason is Reason.QUOTA
+    assert (answer.refused.is_retriable, answer.refused.retry_after_ms) == (False, None)
 
 
 @pytest.mark.parametrize("is_held", [True, False])

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.daemon.conftest import MakeDaemon
+from tests.support.change_crashes import reload_config
+from tests.support.changes import rewrite
 from tests.support.daemon import Daemon
 from tests.support.pools import a_fake_pool
 from tests.support.waiting import wait_until
@@ -181,3 +183,21 @@ def test_the_other_pool_serves_in_place_of_the_one_that_gives_way(make_daemon: M
 
     assert json.loads(taken)["drain_to"] == "b"
     assert stream.end.name == "end"
+
+
+def test_what_one_owner_may_hold_is_bounded_by_the_file_as_it_was_last_taken_up(make_daemon: MakeDaemon) -> None:
+    daemon = two_gpus(make_daemon, settings={"leases": {"devices_max": 1}})
+    first = lease(daemon, "take", "gpu:0", "--for", "1h", "--", "sleep", "600")
+    wait_until(lambda: [each["state"] for each in leases_of(daemon)] == ["held"])
+
+    second = lease(daemon, "take", "gpu:1", "--for", "1m", "--", "true")
+    _, refusal = second.communicate(timeout=COMMAND_S_MAX)
+    rewrite(daemon, leases={"devices_max": 2})
+    reload_config(daemon)
+    third = lease(daemon, "take", "gpu:1", "--for", "1m", "--", "true")
+
+    assert third.wait(COMMAND_S_MAX) == 0
+    assert second.returncode != 0
+    assert "leases.devices_max" in refusal
+    first.terminate()
+    first.wait()
