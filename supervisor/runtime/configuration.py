@@ -56,7 +56,8 @@ class Configuration:
         """What an operator should know of it."""
         if self._is_file:
             return ()
-        return (f"{self.source.name} is not in force: generation {self.generation} was brought back; mend the file",)
+        what = f"{self.source.name} is not in force: generation {self.generation} was brought back"
+        return (f"{what}; mend the file, or take it up with `orchctl reload`",)
 
     @property
     def kept(self) -> Kept:
