@@ -6,6 +6,7 @@ state directory or the journal cannot be used, 75 another daemon has it, 76 cann
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Coroutine, Sequence
@@ -217,11 +218,18 @@ async def _serve(
         is_file and brought_back is None,
     )
     daemon = Daemon(order, journal, restored, Notifier(os.environ))
+    _spare_the_collector()
     try:
         exit_code = await daemon.run()
     except ListenError as error:
         raise Refusal(EXIT_CANNOT_LISTEN, str(error)) from error
     return daemon.handover or exit_code
+
+
+def _spare_the_collector() -> None:
+    """Let it begin, and leave out what is there by now and stays: a look through that is a pause of 25 ms for all."""
+    gc.freeze()
+    gc.enable()
 
 
 def _bring_back(loaded: Loaded, reader: FileReader, places: Places) -> Loaded | None:
