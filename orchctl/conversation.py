@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from orchctl.answering import Answer, Collector, Listener, summary
 from orchctl.asking import Wish, plan_task
 from orchctl.client import Client
-from orchctl.durations import spoken
 from orchctl.exits import ExitCode, RefusedError, VerbError
 from orchctl.listening import EventPrinter, Silent, TextPrinter
 from orchctl.progress import WaitingLine, task_words
 from orchctl.render import OutputKind, json_line, print_document, say, show
+from orchctl.spans import spoken
 from orchctl.terminal import Style, err_screen, out_screen
 from supervisor.wire.tasks import SubmitTask
 

@@ -1,4 +1,4 @@
-"""Spans of time as people write and read them: `30s`, `1m30s`, `500ms` in; `3 h 12 min` out. Pure."""
+"""Spans of time as people write them: `30s`, `1m30s`, `500ms`. How they read them: spans.py. Pure."""
 
 import re
 
@@ -32,17 +32,3 @@ def lifetime_ms(text: str, option: str) -> int:
     if int(days[1]) > DAYS_MAX:
         raise usage(f"{option} is at most {DAYS_MAX}d", "give a shorter time")
     return int(days[1]) * 86_400_000
-
-
-def spoken(ms: float) -> str:
-    """The span for a person, with two units at most: `340 ms`, `12 s`, `3 min 5 s`, `2 d 4 h`."""
-    if ms < 1_000:
-        return f"{max(0, round(ms))} ms"
-    seconds = round(ms / 1_000)
-    if seconds < 60:
-        return f"{seconds} s"
-    for size, unit, small_size, small_unit in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            rest = seconds % size // small_size
-            return f"{seconds // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
-    raise AssertionError(seconds)

@@ -5,6 +5,7 @@ Decides which code an answer of the daemon becomes. Prints nothing and never end
 
 from enum import IntEnum
 
+from orchctl.spans import spoken
 from supervisor.wire.codes import Code, Reason
 from supervisor.wire.errors import ErrorEnvelope
 
@@ -103,7 +104,7 @@ def advice(envelope: ErrorEnvelope) -> str | None:
         return f"see why with `orchctl status{pool}`"
     if envelope.retriable:
         wait_ms = envelope.retry_after_ms if isinstance(envelope.retry_after_ms, int) else 0
-        return f"try the same again in {max(1, -(-wait_ms // 1000))} s" if wait_ms else "try the same again"
+        return f"try the same again in {spoken(-(-wait_ms // 1000) * 1000)}" if wait_ms else "try the same again"
     if envelope.code is Code.INTERNAL:
         return f"look for {envelope.correlation_id} in the log of the daemon"
     return None

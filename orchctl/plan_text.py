@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchctl.durations import spoken
+from orchctl.spans import spoken
 from orchctl.table import Column, lay_out
 from orchctl.terminal import Screen, Style
 from supervisor.wire.plan import MemoryPlan, PlanPool, PlanShare

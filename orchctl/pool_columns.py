@@ -1,7 +1,7 @@
 """The columns of the table of pools: what stands in each, and which go first on a narrow screen. Pure."""
 
-from orchctl.durations import spoken
 from orchctl.pool_words import pool_mark, state_style, state_word
+from orchctl.spans import spoken
 from orchctl.table import Column
 from orchctl.terminal import Screen, Style, one_line
 from supervisor.wire.pools import HostStatus, PoolHealth

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from orchctl.durations import spoken
+from orchctl.spans import spoken
 from orchctl.table import shorten
 from orchctl.terminal import Screen, Style, one_line
 from supervisor.wire.tasks import TaskView

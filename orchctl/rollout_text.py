@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchctl.durations import spoken
+from orchctl.spans import spoken
 from orchctl.table import Column, lay_out
 from orchctl.terminal import Screen, Style, one_line
 from supervisor.wire.rollouts import ConfigChange, ConfigReloaded, JudgementView, RevisionView, RolloutPage, RolloutView

@@ -7,10 +7,10 @@ import textwrap
 from dataclasses import replace
 
 from orchctl.device_columns import device_columns
-from orchctl.durations import spoken
 from orchctl.pool_columns import pool_columns
 from orchctl.pool_words import pool_mark, state_style, state_word
 from orchctl.rollout_text import progress_lines
+from orchctl.spans import spoken
 from orchctl.table import lay_out
 from orchctl.terminal import Screen, Style, one_line
 from supervisor.wire.pools import DeviceView, HostStatus, PoolHealth, StepStatus

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from orchctl.client import Client
-from orchctl.durations import spoken
 from orchctl.exits import ExitCode, VerbError
 from orchctl.pool_words import standing
 from orchctl.progress import WaitingLine
+from orchctl.spans import spoken
 from orchctl.terminal import err_screen
 from supervisor.wire.pools import PoolHealth
 

@@ -7,9 +7,10 @@ import typer
 
 from orchctl.client import Client
 from orchctl.context import client_of
-from orchctl.durations import duration_ms, spoken
+from orchctl.durations import duration_ms
 from orchctl.exits import ExitCode, VerbError, usage
 from orchctl.render import Output, OutputKind, Wait, show
+from orchctl.spans import spoken
 from orchctl.waiting import wait_for_pool
 from supervisor.wire.pools import DrainRequest, PoolHealth
 

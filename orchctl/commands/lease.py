@@ -14,11 +14,12 @@ import typer
 
 from orchctl.client import Client
 from orchctl.context import client_of
-from orchctl.durations import duration_ms, lifetime_ms, spoken
+from orchctl.durations import duration_ms, lifetime_ms
 from orchctl.exits import ExitCode, RefusedError, UnreachableError, VerbError, usage
 from orchctl.lease_text import lease_lines
 from orchctl.progress import WaitingLine
 from orchctl.render import Output, OutputKind, say, show
+from orchctl.spans import spoken
 from orchctl.terminal import err_screen, out_screen
 from supervisor.wire.leases import LEASE_MS_MAX, LEASE_MS_MIN, LeasePage, LeaseRequest, LeaseView
 

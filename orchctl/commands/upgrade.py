@@ -7,10 +7,11 @@ import typer
 
 from orchctl.client import Client
 from orchctl.context import client_of
-from orchctl.durations import duration_ms, spoken
+from orchctl.durations import duration_ms
 from orchctl.exits import ExitCode, VerbError
 from orchctl.progress import WaitingLine
 from orchctl.render import Output, OutputKind, Wait, show
+from orchctl.spans import spoken
 from orchctl.terminal import err_screen
 from supervisor.wire.upgrades import UpgradeRequest, UpgradeState, UpgradeStatus
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchctl.durations import DURATION_MS_MAX, duration_ms, spoken
+from orchctl.durations import DURATION_MS_MAX, duration_ms
 from orchctl.exits import ExitCode, VerbError
+from orchctl.spans import spoken
 
 
 @pytest.mark.parametrize(
