@@ -1,5 +1,7 @@
 """How a task ends and what is remembered of it: only here does a task become Ending or Ended, or is forgotten."""
 
+from msgspec import structs
+
 from supervisor.core.agenda import Alarm
 from supervisor.core.effects import AnswerCancelled, CommitFinish, DropLogs, Forget
 from supervisor.core.refusals import Refused
@@ -9,8 +11,13 @@ from supervisor.wire.codes import Code, FinishReason, Reason
 
 
 def finish(state: State, task: Task, outcome: Outcome) -> None:
-    """Decide the end of a task that is neither waiting nor running any more."""
+    """Decide the end of a task that is neither waiting nor running any more.
+
+    What was streamed counts as generated, also where a run that began anew was ended before it came so far.
+    """
     assert not isinstance(task.phase, Ending | Ended), f"{task.job_id} ends twice"
+    if outcome.tokens_out < outcome.emitted:
+        outcome = structs.replace(outcome, tokens_out=outcome.emitted)
     task.phase = Ending(outcome)
     state.quotas.release(task)
     state.readerless.pop(task.job_id, None)

@@ -166,6 +166,20 @@ def test_a_cancel_of_a_restored_task_says_what_was_delivered() -> None:
     (answer, *_) = stage.give(ev.CancelRequested("c", "t"))
 
     assert answer == ef.AnswerCancelled("c", 7)
+    assert stage.outcome("t").tokens_out == 7
+
+
+def test_a_run_that_began_anew_and_is_cancelled_counts_what_was_delivered_before() -> None:
+    stage = make_stage()
+    stage.give(ev.TasksRestored((make_task("t", strict=True, attempt=1, emitted=7),), (), ("t",)))
+    stage.give(BOTH)
+    stage.serve()
+    (abort,) = stage.give(ev.CancelRequested("c", "t"))
+    assert isinstance(abort, ef.AbortRun)
+
+    stage.give(ev.RunAborted(abort.run_id, tokens_in=3, tokens_out=1, emitted=7, decode_ms=20.0))
+
+    assert (stage.outcome("t").emitted, stage.outcome("t").tokens_out) == (7, 7)
 
 
 def test_a_task_whose_model_is_no_longer_configured_ends() -> None:

@@ -13,7 +13,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,20 @@ class Line:
 @contextlib.contextmanager
 def few_descriptors(daemon: Daemon, free: int) -> Iterator[None]:
     """So many descriptors can be had at a time."""
+    limits = psutil.Process(daemon.pid).rlimit(psutil.RLIMIT_NOFILE)
+    leave_descriptors(daemon, free)
+    try:
+        yield
+    finally:
+        psutil.Process(daemon.pid).rlimit(psutil.RLIMIT_NOFILE, limits)
+
+
+def leave_descriptors(daemon: Daemon, free: int) -> None:
+    """So many can be had from now on, beside those that are given back."""
     process = psutil.Process(daemon.pid)
     used = {int(each.name) for each in Path(f"/proc/{process.pid}/fd").iterdir()}
     unused = (number for number in range(len(used) + free + 1) if number not in used)
-    limits = process.rlimit(psutil.RLIMIT_NOFILE)
-    process.rlimit(psutil.RLIMIT_NOFILE, ([*unused][free], limits[1]))
-    yield
-    process.rlimit(psutil.RLIMIT_NOFILE, limits)
+    process.rlimit(psutil.RLIMIT_NOFILE, ([*unused][free], process.rlimit(psutil.RLIMIT_NOFILE)[1]))
 
 
 @contextlib.contextmanager
@@ -95,8 +102,16 @@ def ask_everything(daemon: Daemon, data: Line, control: Line) -> list[tuple[int,
     return asked
 
 
-def survive(daemon: Daemon, shortage: AbstractContextManager[None], upgrade: int | None = None) -> None:
-    """Everything is asked in a shortage; then both pools are Ready, nothing is under way, and nothing broke."""
+def survive(
+    daemon: Daemon,
+    shortage: AbstractContextManager[None],
+    upgrade: int | None = None,
+    tighten: Callable[[], None] = lambda: None,
+) -> None:
+    """Everything is asked in a shortage; then both pools are Ready, nothing is under way, and nothing broke.
+
+    `tighten` takes away what the worker that was killed in between gave back, before the upgrade is asked for.
+    """
     data = Line(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20))
     control = Line(UnixConnection(str(daemon.socket_path)))
     assert [data.ask("GET", "/healthz")[0], control.ask("GET", "/healthz")[0]] == [200, 200]
@@ -106,6 +121,10 @@ def survive(daemon: Daemon, shortage: AbstractContextManager[None], upgrade: int
         until_s = time.monotonic() + SHORT_S
         answers = ask_everything(daemon, data, control)
         if upgrade is not None:
+            wait_until(
+                lambda: data.ask("GET", "/v1/pools/right/health")[1]["pid"] is None, what="the end of the worker"
+            )
+            tighten()
             assert control.ask("POST", "/v1/upgrade", {"deadline_ms": 0})[0] == upgrade
         while time.monotonic() < until_s:
             began_s = time.monotonic()
@@ -136,7 +155,7 @@ def a_host(make_daemon: MakeDaemon, folder: Path, **given: Any) -> Daemon:
 @pytest.mark.parametrize("free", [0, 2])
 def test_no_descriptor_breaks_nothing_that_runs(make_daemon: MakeDaemon, tmp_path: Path, free: int) -> None:
     daemon = a_host(make_daemon, tmp_path)
-    survive(daemon, few_descriptors(daemon, free), upgrade=400)
+    survive(daemon, few_descriptors(daemon, free), upgrade=400, tighten=lambda: leave_descriptors(daemon, free))
 
 
 @pytest.mark.fault("F16")
