@@ -104,6 +104,7 @@ class DaemonOrder(Struct, frozen=True):
     tls: Tls | None
     given: GivenSockets
     log: JsonLog
+    config_store: ConfigStore
     is_file: bool = True
     """Whether `loaded` is what the operator's file says."""
 
@@ -134,8 +135,8 @@ class DaemonParts:
         config = self._order.loaded.config
         self._intents = IntentFile(self._order.places.state_dir, lambda: self._loop.time() * 1000)
         self._wishes = self._intents.read()
-        store = ConfigStore(self._order.places.state_dir)
-        self._configuration = Configuration(self._order.loaded, self._order.reader, store, is_file=self._order.is_file)
+        order = self._order
+        self._configuration = Configuration(order.loaded, order.reader, order.config_store, is_file=order.is_file)
         self._heads = ModelHeads()
         self._estimates = NeedsReader(self._heads, is_simulated=self._order.simulated is not None)
         self._drafts = self._draw_drafts()

@@ -202,7 +202,8 @@ async def _serve(
     journal, restored = await asyncio.to_thread(_open_journal, loaded, places)
     watchdog_s = watchdog_interval_s(os.environ)
     reader = FileReader(loaded.source)
-    brought_back = await asyncio.to_thread(_bring_back, loaded, reader, places) if is_file else None
+    store = ConfigStore(places.state_dir)
+    brought_back = await asyncio.to_thread(_bring_back, loaded, reader, store) if is_file else None
     order = DaemonOrder(
         brought_back or loaded,
         reader,
@@ -215,6 +216,7 @@ async def _serve(
         tls,
         given,
         log,
+        store,
         is_file and brought_back is None,
     )
     daemon = Daemon(order, journal, restored, Notifier(os.environ))
@@ -232,12 +234,12 @@ def _spare_the_collector() -> None:
     gc.enable()
 
 
-def _bring_back(loaded: Loaded, reader: FileReader, places: Places) -> Loaded | None:
+def _bring_back(loaded: Loaded, reader: FileReader, store: ConfigStore) -> Loaded | None:
     """What an operator reverted to, where the file still says what was refused.
 
     The two agree in every key that needs a restart, so what was read of the file so far holds for both.
     """
-    text = ConfigStore(places.state_dir).brought_back(loaded.text)
+    text = store.brought_back(loaded.text)
     if text is None:
         return None
     try:

@@ -6,6 +6,7 @@ the operator wrote, so only the daemon's user may read it. A file that cannot be
 What an operator brought back holds over restarts too: a crash must not bring the refused text into force again.
 """
 
+import functools
 import logging
 from pathlib import Path
 
@@ -46,12 +47,12 @@ class ConfigStore:
 
     def brought_back(self, text: str) -> str | None:
         """The text that an operator put in the place of `text`, the file's; None where it is the file that counts."""
-        found = self._read()
+        found = self._found
         return found.text if found is not None and found.is_reverted and found.previous == text else None
 
     def open(self, text: str) -> Kept:
         """What is kept once the daemon starts with this text: the same generation, or the next for another text."""
-        found = self._read()
+        found = self._found
         if found is None:
             kept = Kept(1, text)
         elif found.text == text:
@@ -68,7 +69,9 @@ class ConfigStore:
         """Blocks for an fsync. Raises UnsafeStateError, OSError: what was kept before still stands."""
         replace_private(self._path, msgspec.json.encode(kept))
 
-    def _read(self) -> Kept | None:
+    @functools.cached_property
+    def _found(self) -> Kept | None:
+        """What an earlier daemon left: read once, so that damage is told once."""
         try:
             return read_kept(self._path, Kept, BYTES_MAX)
         except UnreadableError as error:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.daemon.conftest import MakeDaemon
-from tests.support.daemon import Daemon
+from tests.support.daemon import TASK_LINES, Daemon
 from tests.support.fake_nvml import EVENTS, RECOVERY_FIELD, FakeGpu, FakeMig, FakeNvml
 from tests.support.pools import a_fake_pool
 from tests.support.waiting import wait_until
@@ -20,11 +20,7 @@ def run_one(daemon: Daemon) -> dict[str, object]:
     """The line of one task that ended."""
     task_id = daemon.accept()
     daemon.read_stream(task_id)
-
-    def look() -> dict[str, object] | None:
-        return next((line for line in daemon.tasks_logged() if line["task_id"] == task_id), None)
-
-    return wait_until(look, what="its line")
+    return daemon.wait_lines(*TASK_LINES, task_id=task_id)[0]
 
 
 def withheld(daemon: Daemon) -> dict[tuple[str, str], float]:

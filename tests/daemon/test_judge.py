@@ -61,12 +61,7 @@ def run_while_tried(daemon: Daemon) -> list[tuple[str, str]]:
 
 def judged_log(daemon: Daemon) -> list[tuple[str, str]]:
     """What the log says of the end of the trial."""
-
-    def look() -> list[tuple[str, str]]:
-        lines = [line for line in daemon.wait_lines("rollout") if line["outcome"] == "rolled-back"]
-        return [(line["kind"], line["cause"]) for line in lines]
-
-    return wait_until(look, what="the line of the end of the trial")
+    return [(line["kind"], line["cause"]) for line in daemon.wait_lines("rollout", outcome="rolled-back")]
 
 
 @pytest.mark.orch("ORCH-3033")

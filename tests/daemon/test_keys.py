@@ -192,14 +192,14 @@ def test_the_log_names_the_key_that_failed_and_who_changed_a_pool(keyed: tuple[D
     daemon.ask("GET", "/v1/tasks", headers=bearer(UNKNOWN))
 
     actions = [
-        (line["actor"], line["action"], line["target"], line["status"]) for line in _lines(daemon, "control action")
+        (line["actor"], line["action"], line["target"], line["status"]) for line in daemon.wait_lines("control action")
     ]
     assert actions == [
         (control.key.id, "drain", "tiny", 202),
         (f"uid:{os.geteuid()}", "resume", "tiny", 202),
     ]
-    assert [line["actor"] for line in _lines(daemon, "request not permitted")] == [key.key.id]
-    assert [(line["reason"], line["peer"]) for line in _lines(daemon, "request not authenticated")] == [
+    assert [line["actor"] for line in daemon.wait_lines("request not permitted")] == [key.key.id]
+    assert [(line["reason"], line["peer"]) for line in daemon.wait_lines("request not authenticated")] == [
         ("unknown", "127.0.0.1")
     ]
     daemon.headers = bearer(a_key(key_file(daemon), Scope.METRICS))
@@ -288,8 +288,3 @@ def _subject(daemon: Daemon, trusted: Path) -> str:
         return str(peer["subject"][0][0][1])
     finally:
         connection.close()
-
-
-def _lines(daemon: Daemon, name: str) -> list[dict[str, Any]]:
-    """Lines of the log, which a thread writes."""
-    return wait_until(lambda: events(daemon, name), what=name)

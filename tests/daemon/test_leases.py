@@ -82,8 +82,8 @@ def test_a_holder_that_is_killed_gives_the_gpu_back(make_daemon: MakeDaemon) -> 
     daemon.wait_ready()
 
     assert leases_of(daemon) == []
-    wait_until(lambda: daemon.wait_lines("lease")[-1]["phase"] == "ended", what="the line of its end")
-    assert daemon.wait_lines("lease")[-1]["cause"] == "its holder is gone"
+    (ended,) = daemon.wait_lines("lease", phase="ended")
+    assert (daemon.wait_lines("lease")[-1], ended["cause"]) == (ended, "its holder is gone")
 
 
 def test_a_lease_and_its_holder_survive_a_restart_of_the_daemon(make_daemon: MakeDaemon) -> None:

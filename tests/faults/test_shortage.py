@@ -78,8 +78,10 @@ def no_threads(daemon: Daemon) -> Iterator[None]:
     with a_group("pids") as pids:
         pids.take(daemon.pid)
         pids.set("pids.max", 1)
-        yield
-        pids.set("pids.max", "max")
+        try:
+            yield
+        finally:
+            pids.set("pids.max", "max")
 
 
 def ask_everything(daemon: Daemon, data: Line, control: Line) -> list[tuple[int, dict[str, Any]]]:

@@ -210,11 +210,14 @@ class Daemon:
             json.loads(line) for line in self.log_text().splitlines() if line.startswith("{") and line.endswith("}")
         ]
 
-    def wait_lines(self, *events: str, count: int = 1, within_s: float = 20.0) -> list[dict[str, Any]]:
-        """Its lines of these events, once there are as many: the log is written a moment after what it tells."""
+    def wait_lines(
+        self, *events: str, count: int = 1, within_s: float = 20.0, **fields: object
+    ) -> list[dict[str, Any]]:
+        """Its lines of these events with these fields, once there are so many: a line comes after its event."""
 
         def look() -> list[dict[str, Any]] | None:
-            found = [line for line in self.log_lines() if line["event"] in events]
+            lines = (line for line in self.log_lines() if line["event"] in events)
+            found = [line for line in lines if fields.items() <= line.items()]
             return found if len(found) >= count else None
 
         return wait_until(look, within_s=within_s, what=f"{count} lines of {', '.join(events)}")
